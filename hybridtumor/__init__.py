@@ -1,0 +1,58 @@
+"""What will this tumour look like, on MRI, if we give that dose?
+
+The public names are loaded when they are first used, so that importing the package costs neither torch nor DOLFINx.
+Research use only: not a medical device.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hybridtumor.errors import ConvergenceError, HybridTumorError, InputError, ResourceError
+    from hybridtumor.forecast import Forecast
+    from hybridtumor.grid import Grid
+    from hybridtumor.parameters import GrowthParameters, ImagingThresholds, TreatmentResponse
+    from hybridtumor.patient import Patient, Visit
+    from hybridtumor.prepare import load_patient
+    from hybridtumor.refine import Refiner
+    from hybridtumor.report import report
+    from hybridtumor.scan import LabelMap, Scan
+    from hybridtumor.scenario import Scenario
+    from hybridtumor.simulate import simulate
+    from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, TherapyPlan
+    from hybridtumor.tissue import TissueMap
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "errors": ("ConvergenceError", "HybridTumorError", "InputError", "ResourceError"),
+    "forecast": ("Forecast",),
+    "grid": ("Grid",),
+    "parameters": ("GrowthParameters", "ImagingThresholds", "TreatmentResponse"),
+    "patient": ("Patient", "Visit"),
+    "prepare": ("load_patient",),
+    "refine": ("Refiner",),
+    "report": ("report",),
+    "scan": ("LabelMap", "Scan"),
+    "scenario": ("Scenario",),
+    "simulate": ("simulate",),
+    "therapy": ("Chemotherapy", "DoseMap", "Fractionation", "TherapyPlan"),
+    "tissue": ("TissueMap",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604, RUF022
+    "Chemotherapy", "ConvergenceError", "DoseMap", "Forecast", "Fractionation", "Grid", "GrowthParameters", "HybridTumorError",
+    "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "ResourceError", "Scan", "Scenario", "TherapyPlan", "TissueMap",
+    "TreatmentResponse", "Visit", "load_patient", "report", "simulate",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'hybridtumor' has no attribute {name!r}")
+    return getattr(import_module(f"hybridtumor.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,91 @@
+"""Forecast: what the growth layer hands to the image layer and to the user, as numpy arrays on the patient's grid."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridtumor.errors import InputError
+from hybridtumor.grid import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class MeshFields:
+    """The mesh of the growth layer and the density on it.
+
+    Parameters
+    ----------
+    points
+        (n, 3) vertices, mm RAS+.
+    cells
+        (m, 4) vertex numbers of the tetrahedra.
+    density
+        Day to (n,) tumour cell density at the vertices, fraction of carrying capacity.
+    cell_fields
+        Name to (m,) value per cell, such as ``white`` and ``grey``, the tissue fractions.
+    """
+
+    points: NDArray[np.float64]
+    cells: NDArray[np.int64]
+    density: dict[float, NDArray[np.float64]]
+    cell_fields: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """Fields of one arm at the report days, on the patient's grid.
+
+    Parameters
+    ----------
+    grid
+        The patient's grid.
+    days
+        Report days, ascending; day 0 is the baseline scan.
+    density
+        Tumour cell density, fraction of carrying capacity in [0, 1], one (nx, ny, nz) float32 array per day.
+    log_kill
+        Log-kill accumulated from day 0, one array per day, not negative.
+    displacement
+        Tissue displacement, mm RAS+, one (3, nx, ny, nz) array per day; None without mechanics.
+    burden_curve
+        (k, 2): day and total burden ∫u dx in mm³ at every accepted step of the solver.
+    mesh
+        The mesh and the density on it, for pictures; None when the forecast was read back from images alone.
+    figures
+        What the solver reports of itself: cells, dofs, cell sizes, steps, seconds per stage, share of positive off-diagonals.
+    """
+
+    grid: Grid
+    days: tuple[float, ...]
+    density: tuple[NDArray[np.float32], ...]
+    log_kill: tuple[NDArray[np.float32], ...]
+    burden_curve: NDArray[np.float64]
+    displacement: tuple[NDArray[np.float32], ...] | None = None
+    mesh: MeshFields | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if list(self.days) != sorted(set(self.days)):
+            raise InputError(f"forecast: expected ascending days, got {self.days}.")
+        for name in ("density", "log_kill"):
+            fields = getattr(self, name)
+            if len(fields) != len(self.days) or any(f.shape != self.grid.shape for f in fields):
+                raise InputError(f"forecast: expected one {name} of shape {self.grid.shape} per day.")
+
+    @property
+    def burden(self) -> tuple[float, ...]:
+        """Total burden ∫u dx at the report days, mm³."""
+        return tuple(float(u.sum(dtype=np.float64)) * self.grid.voxel_volume for u in self.density)
+
+    def at(self, day: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return density and accumulated log-kill at a report day.
+
+        Raises
+        ------
+        InputError
+            `day` is not a report day.
+        """
+        if day not in self.days:
+            raise InputError(f"forecast: expected a day among {self.days}, got {day}.")
+        i = self.days.index(day)
+        return self.density[i], self.log_kill[i]

@@ -1,0 +1,94 @@
+"""Patient: dated visits of named scans, and what is known of the brain they show.
+
+Every array of a patient lies on one grid, that of the baseline visit (day 0).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hybridtumor.errors import InputError
+from hybridtumor.grid import Grid
+from hybridtumor.scan import LabelMap, Scan
+from hybridtumor.therapy import DoseMap
+from hybridtumor.tissue import TissueMap
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """The scans of one day.
+
+    Parameters
+    ----------
+    day
+        Days since the baseline scan.
+    scans
+        Name (a key of `hybridtumor.scan.MODALITIES`, or ADC, PET, CT) to image.
+    labels
+        Tumour segmentation, if there is one.
+    """
+
+    day: float
+    scans: Mapping[str, Scan] = field(default_factory=dict)
+    labels: LabelMap | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """One patient.
+
+    Parameters
+    ----------
+    id
+        A pseudonym; it appears in file names and reports.
+    visits
+        In order of time; the first is the baseline, day 0, and fixes the grid.
+    tissue
+        Tissue fractions; None until they are classified (`hybridtumor.prepare`).
+    density
+        Tumour cell density on day 0, fraction of carrying capacity; None until it is derived from the segmentation.
+    dose
+        Planned total dose, if the folder holds one.
+    synthetic
+        True when no scanner saw this patient.
+
+    Raises
+    ------
+    InputError
+        No baseline visit, visits out of order, scans on different grids.
+    """
+
+    id: str
+    visits: tuple[Visit, ...]
+    tissue: TissueMap | None = None
+    density: Scan | None = None
+    dose: DoseMap | None = None
+    synthetic: bool = False
+
+    def __post_init__(self) -> None:
+        days = [visit.day for visit in self.visits]
+        if not days or days[0] != 0 or days != sorted(set(days)):
+            raise InputError(f"patient {self.id}: expected visits in order of time, the first on day 0, got days {days}.")
+        grid = self.grid
+        for visit in self.visits:
+            for name, scan in visit.scans.items():
+                grid.require_same(scan.grid, f"patient {self.id}, day {visit.day:g}, {name}")
+            if visit.labels is not None:
+                grid.require_same(visit.labels.grid, f"patient {self.id}, day {visit.day:g}, segmentation")
+        for name, part in (("tissue", self.tissue), ("density", self.density), ("dose", self.dose)):
+            if part is not None:
+                grid.require_same(part.grid, f"patient {self.id}, {name}")
+
+    @property
+    def baseline(self) -> Visit:
+        """The visit of day 0."""
+        return self.visits[0]
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the baseline visit."""
+        first = self.visits[0]
+        if first.scans:
+            return next(iter(first.scans.values())).grid
+        if first.labels is not None:
+            return first.labels.grid
+        raise InputError(f"patient {self.id}: expected at least one scan or a segmentation on day 0.")

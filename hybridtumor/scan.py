@@ -1,0 +1,226 @@
+"""Scan and LabelMap: an array with a place in the world, read from and written to NIfTI.
+
+Every doubtful header is refused before voxel data are touched: nibabel loads truncated files, absurd extents and
+not-a-number affines without complaint and fails, if at all, later.
+"""
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridtumor.errors import InputError
+from hybridtumor.grid import BoolArray, Grid
+
+MODALITIES = ("T1w", "T1ce", "T2w", "FLAIR")
+"""The four MRI contrasts, in the order in which arrays stack them."""
+
+LABELS = ("necrosis", "edema", "enhancing")
+"""Tumour labels, in the order in which arrays stack them."""
+
+LABEL_CONVENTIONS: Mapping[str, Mapping[str, int]] = {
+    "brats2021": {"necrosis": 1, "edema": 2, "enhancing": 4},
+    "brats2023": {"necrosis": 1, "edema": 2, "enhancing": 3},
+}
+"""Voxel value of each tumour label; 0 is everything else. BraTS moved 'enhancing' from 4 to 3 in 2023."""
+
+SYNTHETIC_NOTICE = "SYNTHETIC by hybridtumor; research use only"
+"""Written into the header and the sidecar of every image that no scanner made (NIfTI `descrip` holds 79 characters)."""
+
+MAX_VOXELS = 1024**3
+"""Largest image that is read; a header that promises more is refused before memory is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """An image: finite float32 values of shape ``grid.shape`` on a grid."""
+
+    values: NDArray[np.float32]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float32)
+        if values.shape != self.grid.shape:
+            raise InputError(f"scan: expected an array of the grid's shape {self.grid.shape}, got {values.shape}.")
+        object.__setattr__(self, "values", values)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Scan":
+        """Read a 3-D NIfTI image.
+
+        Raises
+        ------
+        InputError
+            The file is missing, truncated, not NIfTI, not 3-D, too large, or holds an unusable affine, scaling or voxel.
+        """
+        values, grid = _read(Path(path))
+        return cls(values, grid)
+
+    def save(self, path: Path | str, *, description: str = "", sidecar: Mapping[str, object] | None = None) -> None:
+        """Write NIfTI at full float32 precision, whole or not at all; see `write_nifti`."""
+        write_nifti(path, self.values, self.grid, description=description, sidecar=sidecar)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A segmentation: integer labels of shape ``grid.shape`` on a grid, with the meaning of the integers.
+
+    Raises
+    ------
+    InputError
+        A value that is not an integer or that `codes` does not name.
+    """
+
+    values: NDArray[np.uint8]
+    grid: Grid
+    codes: Mapping[str, int] = field(default_factory=lambda: LABEL_CONVENTIONS["brats2021"])
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values)
+        if values.shape != self.grid.shape:
+            raise InputError(f"labels: expected an array of the grid's shape {self.grid.shape}, got {values.shape}.")
+        present = np.unique(values)
+        unknown = [float(v) for v in present if v not in {0, *self.codes.values()}]
+        if unknown:
+            known = ", ".join(f"{code} = {name}" for name, code in self.codes.items())
+            raise InputError(f"labels: expected 0 and {known}; got also {unknown[:8]}. State the right label convention or mend the map.")
+        object.__setattr__(self, "values", values.astype(np.uint8))
+
+    @classmethod
+    def load(cls, path: Path | str, *, convention: str | None = None) -> "LabelMap":
+        """Read a segmentation; `convention` is a key of `LABEL_CONVENTIONS`, or None to tell 2021 from 2023 by label 4 or 3.
+
+        Raises
+        ------
+        InputError
+            As `Scan.load`, and for unknown labels or an unknown convention.
+        """
+        values, grid = _read(Path(path))
+        if convention is None:
+            convention = "brats2023" if (values == 3).any() and not (values == 4).any() else "brats2021"
+        if convention not in LABEL_CONVENTIONS:
+            raise InputError(f"{path}: expected a label convention among {', '.join(LABEL_CONVENTIONS)}, got {convention!r}.")
+        try:
+            return cls(values, grid, LABEL_CONVENTIONS[convention])  # type: ignore[arg-type]
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def mask(self, *names: str) -> BoolArray:
+        """Return where any of the named labels is, or any label at all when none is named."""
+        if not names:
+            return self.values > 0
+        return np.isin(self.values, [self.codes[name] for name in names])
+
+    def save(self, path: Path | str, *, description: str = "", sidecar: Mapping[str, object] | None = None) -> None:
+        """Write NIfTI (uint8), whole or not at all; see `write_nifti`."""
+        write_nifti(path, self.values, self.grid, description=description, sidecar={"labels": dict(self.codes), **(sidecar or {})})
+
+
+def write_nifti(
+    path: Path | str, values: NDArray[np.float32] | NDArray[np.uint8], grid: Grid, *, description: str = "", sidecar: Mapping[str, object] | None = None
+) -> None:
+    """Write an array and its affine as NIfTI-1, and facts about it as a JSON sidecar beside it.
+
+    Both are written under a temporary name, flushed and renamed, so a reader never meets half a file. The compressed stream holds no
+    time stamp: the same array gives the same bytes.
+    """
+    path = Path(path)
+    image = nib.Nifti1Image(values, grid.affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_sform(grid.affine, code=1)
+    image.set_qform(grid.affine, code=1, strip_shears=True)
+    image.header["descrip"] = description.encode("ascii", "replace")[:79]
+    payload = image.to_bytes()
+    if path.name.endswith(".gz"):
+        payload = gzip.compress(payload, compresslevel=4, mtime=0)
+    write_bytes(path, payload)
+    if sidecar is not None:
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        write_bytes(path.with_name(f"{stem}.json"), (json.dumps(dict(sidecar), indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_bytes(path: Path, payload: bytes) -> None:
+    """Write a file atomically: temporary name in the same folder, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
+    """Read a NIfTI file after checking its header; see `Scan.load`."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a NIfTI file, found none.")
+    try:
+        image = nib.load(path)
+        header = image.header
+        extents = [int(n) for n in header.get_data_shape()]
+    except Exception as error:  # noqa: BLE001  nibabel raises a dozen unrelated types on damaged files
+        raise InputError(f"{path}: expected a NIfTI image, got a file that cannot be read as one ({error}).") from error
+    if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
+        raise InputError(f"{path}: expected a NIfTI image, got {type(image).__name__}. Convert it to NIfTI.")
+    while len(extents) > 3 and extents[-1] == 1:
+        extents.pop()
+    if len(extents) != 3:
+        raise InputError(f"{path}: expected a 3-D image, got {len(extents)}-D with shape {tuple(extents)}. Extract one volume first.")
+    if min(extents) < 1 or int(np.prod(extents, dtype=object)) > MAX_VOXELS:
+        raise InputError(f"{path}: expected at most {MAX_VOXELS} voxels and positive extents, got shape {tuple(extents)}.")
+    _check_affine(path, image)
+    _check_scaling(path, image)
+    if not path.name.endswith(".gz"):
+        needed = int(image.dataobj.offset) + int(np.prod(extents)) * header.get_data_dtype().itemsize
+        if path.stat().st_size < needed:
+            raise InputError(f"{path}: expected {needed} bytes as the header says, got {path.stat().st_size}. The file is truncated.")
+    try:
+        grid = Grid((extents[0], extents[1], extents[2]), image.affine)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    try:
+        values = np.asarray(image.dataobj, dtype=np.float32).reshape(grid.shape)
+    except Exception as error:  # noqa: BLE001  truncated gzip streams raise OSError, EOFError, zlib.error, ValueError …
+        raise InputError(f"{path}: expected {tuple(extents)} voxels, the data end early or are damaged ({error}).") from error
+    bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise InputError(f"{path}: expected finite voxels, got {bad} that are NaN or infinite. Fill or mask them first.")
+    return values, grid
+
+
+def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
+    """Refuse an affine that is not finite, and two header forms that put the image at two places."""
+    sform, sform_code = image.get_sform(coded=True)
+    try:
+        qform, qform_code = image.get_qform(coded=True)
+    except Exception as error:  # noqa: BLE001  an invalid quaternion raises several types
+        raise InputError(f"{path}: expected a valid qform in the header ({error}).") from error
+    if sform_code and (not np.isfinite(sform).all()):
+        raise InputError(f"{path}: expected a finite affine, got NaN or infinity in the sform.")
+    if sform_code and qform_code and np.isfinite(qform).all():
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]])).reshape(3, -1)
+        gap = float(np.abs((sform - qform)[:3, :3] @ corners + (sform - qform)[:3, 3:]).max())
+        if gap > 0.1:
+            raise InputError(f"{path}: expected sform and qform to agree, they differ by up to {gap:.3g} mm. Keep one and zero the other's code.")
+
+
+def _check_scaling(path: Path, image: nib.Nifti1Image) -> None:
+    """Refuse an intensity scaling that is not finite: nibabel ignores a slope that is NaN."""
+    with np.errstate(invalid="ignore"):
+        raw = [float(image.header._structarr[key]) for key in ("scl_slope", "scl_inter")]  # noqa: SLF001  the public getter hides NaN
+    if getattr(image.dataobj, "_slope", None) is not None:
+        raw += [float(image.dataobj.slope), float(image.dataobj.inter)]
+    if not np.isfinite(raw[2:] if len(raw) > 2 else raw).all():
+        raise InputError(f"{path}: expected a finite intensity scaling, got slope {raw[0]} and intercept {raw[1]} in the header.")

@@ -1,0 +1,1 @@
+"""What is assumed about tumours, treatment and images: the complete list of scientific assumptions."""

@@ -1,0 +1,1 @@
+"""How the equations are solved: time stepping, linear algebra, sampling and training."""
