@@ -1,4 +1,4 @@
-"""What will this tumour look like, on MRI, if we give that dose?
+"""Forecast how a brain tumour will look on MRI if a given dose is delivered.
 
 The public names are loaded when they are first used, so that importing the package costs neither torch nor DOLFINx.
 Research use only: not a medical device.
@@ -41,10 +41,10 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # noqa: PLE0604, RUF022
-    "Chemotherapy", "ConvergenceError", "DoseMap", "Forecast", "Fractionation", "Grid", "GrowthParameters", "HybridTumorError",
-    "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "ResourceError", "Scan", "Scenario", "TherapyPlan", "TissueMap",
-    "TreatmentResponse", "Visit", "load_patient", "report", "simulate",
+__all__ = [
+    "Chemotherapy", "ConvergenceError", "DoseMap", "Forecast", "Fractionation", "Grid", "GrowthParameters",
+    "HybridTumorError", "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "ResourceError", "Scan",
+    "Scenario", "TherapyPlan", "TissueMap", "TreatmentResponse", "Visit", "load_patient", "report", "simulate",
 ]  # fmt: skip
 
 

@@ -52,7 +52,8 @@ class Forecast:
     mesh
         The mesh and the density on it, for pictures; None when the forecast was read back from images alone.
     figures
-        What the solver reports of itself: cells, dofs, cell sizes, steps, seconds per stage, share of positive off-diagonals.
+        What the solver reports of itself: cells, dofs, cell sizes, steps, seconds per stage, share of positive
+        off-diagonals.
     """
 
     grid: Grid

@@ -1,7 +1,8 @@
 """Grid: where the voxels of an image lie in the world.
 
-World coordinates are millimetres, RAS+ (x to the right, y to the front, z up), the convention of NIfTI. Voxel (i, j, k) has its
-centre at ``affine @ (i, j, k, 1)``. Arrays keep the voxel order of their file; whoever needs a direction asks the affine.
+World coordinates are millimetres, RAS+ (x to the right, y to the front, z up), the convention of NIfTI. Voxel (i, j,
+k) has its centre at ``affine @ (i, j, k, 1)``. Arrays keep the voxel order of their file; whoever needs a direction
+asks the affine.
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ class Grid:
             raise InputError("grid: expected a finite 4×4 affine. Repair the image header (sform or qform).")
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
         if sizes.min() <= 1e-6 or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * np.prod(sizes):
-            raise InputError("grid: expected an invertible affine, got a singular one. Repair the image header (sform or qform).")
+            raise InputError(
+                "grid: expected an invertible affine, got a singular one. Repair the image header (sform or qform)."
+            )
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
@@ -81,7 +84,8 @@ class Grid:
         if not self.same_as(other):
             raise InputError(
                 f"{name}: expected the grid of the patient, shape {self.shape}, got shape {other.shape}"
-                f"{'' if self.shape != other.shape else ' with another affine'}. Resample it to the patient's grid first."
+                f"{'' if self.shape != other.shape else ' with another affine'}."
+                " Resample it to the patient's grid first."
             )
 
     def crop(self, start: ArrayLike, stop: ArrayLike) -> "Grid":
@@ -93,7 +97,7 @@ class Grid:
         return Grid((int(extent[0]), int(extent[1]), int(extent[2])), affine)
 
     def coarsen(self, factor: int) -> "Grid":
-        """Return the grid whose voxels are blocks of `factor`³ voxels of this one; a remainder at the far end is dropped."""
+        """Return the grid whose voxels are blocks of `factor`³ voxels of this one; a remainder is dropped."""
         scale = np.diag([factor, factor, factor, 1.0])
         scale[:3, 3] = (factor - 1) / 2
         n = [max(1, s // factor) for s in self.shape]
@@ -116,7 +120,13 @@ def resample(values: FloatArray, source: Grid, target: Grid, *, order: int = 1, 
         return values
     to_source = np.linalg.inv(source.affine) @ target.affine
     result: FloatArray = ndimage.affine_transform(
-        values, to_source[:3, :3], to_source[:3, 3], output_shape=target.shape, order=order, mode="grid-constant", cval=outside
+        values,
+        to_source[:3, :3],
+        to_source[:3, 3],
+        output_shape=target.shape,
+        order=order,
+        mode="grid-constant",
+        cval=outside,
     )
     return result
 
@@ -124,5 +134,7 @@ def resample(values: FloatArray, source: Grid, target: Grid, *, order: int = 1, 
 def sample(values: FloatArray, grid: Grid, points: ArrayLike, *, order: int = 1) -> NDArray[np.float64]:
     """Interpolate an array on `grid` at world points (n, 3), mm RAS+; beyond the grid the nearest voxel counts."""
     index = grid.index(points)
-    result: NDArray[np.float64] = ndimage.map_coordinates(np.asarray(values, np.float64), index.T, order=order, mode="nearest")
+    result: NDArray[np.float64] = ndimage.map_coordinates(
+        np.asarray(values, np.float64), index.T, order=order, mode="nearest"
+    )
     return result

@@ -1,7 +1,7 @@
 """Parameters of growth and of the response to treatment, each with unit, default and source.
 
-Defaults are the values in common use that SCIENCE tables list: diffusivity and proliferation after Lipková et al. (IEEE Trans. Med.
-Imaging 2019), radiosensitivity after Rockne et al. (2009–2010), temozolomide's half-life of 1.8 h.
+Defaults are the values in common use that SCIENCE tables list: diffusivity and proliferation after Lipková et al.
+(IEEE Trans. Med. Imaging 2019), radiosensitivity after Rockne et al. (2009–2010), temozolomide's half-life of 1.8 h.
 """
 
 import math
@@ -34,9 +34,9 @@ class GrowthParameters(_Parameters):
         g(u): ``logistic`` u(1−u), or ``gompertz`` u ln(1/u).
     """
 
-    diffusion_white: units.Diffusivity = "0.13 mm^2/day"  # type: ignore[assignment]
-    diffusion_grey: units.Diffusivity = "0.013 mm^2/day"  # type: ignore[assignment]
-    proliferation: units.Rate = "0.025 1/day"  # type: ignore[assignment]
+    diffusion_white: units.Diffusivity = "0.13 mm^2/day"
+    diffusion_grey: units.Diffusivity = "0.013 mm^2/day"
+    proliferation: units.Rate = "0.025 1/day"
     law: GrowthLaw = "logistic"
 
     @model_validator(mode="after")
@@ -73,10 +73,10 @@ class TreatmentResponse(_Parameters):
         First-order clearance of the drug, 1/day; ln 2 · 24 h / 1.8 h by default.
     """
 
-    alpha: units.InverseDose = "0.035 1/Gy"  # type: ignore[assignment]
-    alpha_beta: units.Dose = "10 Gy"  # type: ignore[assignment]
-    temozolomide: units.Rate = "0.15 1/day"  # type: ignore[assignment]
-    temozolomide_clearance: units.Rate = "9.2419624 1/day"  # type: ignore[assignment]
+    alpha: units.InverseDose = "0.035 1/Gy"
+    alpha_beta: units.Dose = "10 Gy"
+    temozolomide: units.Rate = "0.15 1/day"
+    temozolomide_clearance: units.Rate = "9.2419624 1/day"
 
     @model_validator(mode="after")
     def _within_physical_bounds(self) -> Self:
@@ -90,8 +90,8 @@ class TreatmentResponse(_Parameters):
 class ImagingThresholds(_Parameters):
     """Cell densities (fractions of carrying capacity) at which the tumour shows.
 
-    After Lipková et al. 2019 and Ezhov et al. 2022: oedema on FLAIR from about 0.20, enhancement on T1ce from about 0.60, necrosis from
-    about 0.90.
+    After Lipková et al. 2019 and Ezhov et al. 2022: oedema on FLAIR from about 0.20, enhancement on T1ce from about
+    0.60, necrosis from about 0.90.
     """
 
     edema: float = 0.20

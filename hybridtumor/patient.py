@@ -67,7 +67,9 @@ class Patient:
     def __post_init__(self) -> None:
         days = [visit.day for visit in self.visits]
         if not days or days[0] != 0 or days != sorted(set(days)):
-            raise InputError(f"patient {self.id}: expected visits in order of time, the first on day 0, got days {days}.")
+            raise InputError(
+                f"patient {self.id}: expected visits in order of time, the first on day 0, got days {days}."
+            )
         grid = self.grid
         for visit in self.visits:
             for name, scan in visit.scans.items():

@@ -58,7 +58,8 @@ class Scan:
         Raises
         ------
         InputError
-            The file is missing, truncated, not NIfTI, not 3-D, too large, or holds an unusable affine, scaling or voxel.
+            The file is missing, truncated, not NIfTI, not 3-D, too large, or holds an unusable affine, scaling or
+            voxel.
         """
         values, grid = _read(Path(path))
         return cls(values, grid)
@@ -90,12 +91,17 @@ class LabelMap:
         unknown = [float(v) for v in present if v not in {0, *self.codes.values()}]
         if unknown:
             known = ", ".join(f"{code} = {name}" for name, code in self.codes.items())
-            raise InputError(f"labels: expected 0 and {known}; got also {unknown[:8]}. State the right label convention or mend the map.")
+            raise InputError(
+                f"labels: expected 0 and {known}; got also {unknown[:8]}."
+                " State the right label convention or mend the map."
+            )
         object.__setattr__(self, "values", values.astype(np.uint8))
 
     @classmethod
     def load(cls, path: Path | str, *, convention: str | None = None) -> "LabelMap":
-        """Read a segmentation; `convention` is a key of `LABEL_CONVENTIONS`, or None to tell 2021 from 2023 by label 4 or 3.
+        """Read a segmentation.
+
+        `convention` is a key of `LABEL_CONVENTIONS`; None tells 2021 from 2023 by label 4 or 3.
 
         Raises
         ------
@@ -106,7 +112,9 @@ class LabelMap:
         if convention is None:
             convention = "brats2023" if (values == 3).any() and not (values == 4).any() else "brats2021"
         if convention not in LABEL_CONVENTIONS:
-            raise InputError(f"{path}: expected a label convention among {', '.join(LABEL_CONVENTIONS)}, got {convention!r}.")
+            raise InputError(
+                f"{path}: expected a label convention among {', '.join(LABEL_CONVENTIONS)}, got {convention!r}."
+            )
         try:
             return cls(values, grid, LABEL_CONVENTIONS[convention])  # type: ignore[arg-type]
         except InputError as error:
@@ -120,16 +128,27 @@ class LabelMap:
 
     def save(self, path: Path | str, *, description: str = "", sidecar: Mapping[str, object] | None = None) -> None:
         """Write NIfTI (uint8), whole or not at all; see `write_nifti`."""
-        write_nifti(path, self.values, self.grid, description=description, sidecar={"labels": dict(self.codes), **(sidecar or {})})
+        write_nifti(
+            path,
+            self.values,
+            self.grid,
+            description=description,
+            sidecar={"labels": dict(self.codes), **(sidecar or {})},
+        )
 
 
 def write_nifti(
-    path: Path | str, values: NDArray[np.float32] | NDArray[np.uint8], grid: Grid, *, description: str = "", sidecar: Mapping[str, object] | None = None
+    path: Path | str,
+    values: NDArray[np.float32] | NDArray[np.uint8],
+    grid: Grid,
+    *,
+    description: str = "",
+    sidecar: Mapping[str, object] | None = None,
 ) -> None:
     """Write an array and its affine as NIfTI-1, and facts about it as a JSON sidecar beside it.
 
-    Both are written under a temporary name, flushed and renamed, so a reader never meets half a file. The compressed stream holds no
-    time stamp: the same array gives the same bytes.
+    Both are written under a temporary name, flushed and renamed, so a reader never meets half a file. The compressed
+    stream holds no time stamp: the same array gives the same bytes.
     """
     path = Path(path)
     image = nib.Nifti1Image(values, grid.affine)
@@ -143,7 +162,10 @@ def write_nifti(
     write_bytes(path, payload)
     if sidecar is not None:
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        write_bytes(path.with_name(f"{stem}.json"), (json.dumps(dict(sidecar), indent=2, sort_keys=True) + "\n").encode())
+        write_bytes(
+            path.with_name(f"{stem}.json"),
+            (json.dumps(dict(sidecar), indent=2, sort_keys=True) + "\n").encode(),
+        )
 
 
 def write_bytes(path: Path, payload: bytes) -> None:
@@ -170,33 +192,43 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
         image = nib.load(path)
         header = image.header
         extents = [int(n) for n in header.get_data_shape()]
-    except Exception as error:  # noqa: BLE001  nibabel raises a dozen unrelated types on damaged files
+    except Exception as error:
         raise InputError(f"{path}: expected a NIfTI image, got a file that cannot be read as one ({error}).") from error
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
         raise InputError(f"{path}: expected a NIfTI image, got {type(image).__name__}. Convert it to NIfTI.")
     while len(extents) > 3 and extents[-1] == 1:
         extents.pop()
     if len(extents) != 3:
-        raise InputError(f"{path}: expected a 3-D image, got {len(extents)}-D with shape {tuple(extents)}. Extract one volume first.")
+        raise InputError(
+            f"{path}: expected a 3-D image, got {len(extents)}-D with shape {tuple(extents)}. Extract one volume first."
+        )
     if min(extents) < 1 or int(np.prod(extents, dtype=object)) > MAX_VOXELS:
-        raise InputError(f"{path}: expected at most {MAX_VOXELS} voxels and positive extents, got shape {tuple(extents)}.")
+        raise InputError(
+            f"{path}: expected at most {MAX_VOXELS} voxels and positive extents, got shape {tuple(extents)}."
+        )
     _check_affine(path, image)
     _check_scaling(path, image)
     if not path.name.endswith(".gz"):
         needed = int(image.dataobj.offset) + int(np.prod(extents)) * header.get_data_dtype().itemsize
         if path.stat().st_size < needed:
-            raise InputError(f"{path}: expected {needed} bytes as the header says, got {path.stat().st_size}. The file is truncated.")
+            raise InputError(
+                f"{path}: expected {needed} bytes as the header says, got {path.stat().st_size}. The file is truncated."
+            )
     try:
         grid = Grid((extents[0], extents[1], extents[2]), image.affine)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     try:
         values = np.asarray(image.dataobj, dtype=np.float32).reshape(grid.shape)
-    except Exception as error:  # noqa: BLE001  truncated gzip streams raise OSError, EOFError, zlib.error, ValueError …
-        raise InputError(f"{path}: expected {tuple(extents)} voxels, the data end early or are damaged ({error}).") from error
+    except Exception as error:
+        raise InputError(
+            f"{path}: expected {tuple(extents)} voxels, the data end early or are damaged ({error})."
+        ) from error
     bad = int(values.size - np.count_nonzero(np.isfinite(values)))
     if bad:
-        raise InputError(f"{path}: expected finite voxels, got {bad} that are NaN or infinite. Fill or mask them first.")
+        raise InputError(
+            f"{path}: expected finite voxels, got {bad} that are NaN or infinite. Fill or mask them first."
+        )
     return values, grid
 
 
@@ -205,7 +237,7 @@ def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
     sform, sform_code = image.get_sform(coded=True)
     try:
         qform, qform_code = image.get_qform(coded=True)
-    except Exception as error:  # noqa: BLE001  an invalid quaternion raises several types
+    except Exception as error:
         raise InputError(f"{path}: expected a valid qform in the header ({error}).") from error
     if sform_code and (not np.isfinite(sform).all()):
         raise InputError(f"{path}: expected a finite affine, got NaN or infinity in the sform.")
@@ -213,14 +245,19 @@ def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]])).reshape(3, -1)
         gap = float(np.abs((sform - qform)[:3, :3] @ corners + (sform - qform)[:3, 3:]).max())
         if gap > 0.1:
-            raise InputError(f"{path}: expected sform and qform to agree, they differ by up to {gap:.3g} mm. Keep one and zero the other's code.")
+            raise InputError(
+                f"{path}: expected sform and qform to agree, they differ by up to {gap:.3g} mm."
+                " Keep one and zero the other's code."
+            )
 
 
 def _check_scaling(path: Path, image: nib.Nifti1Image) -> None:
     """Refuse an intensity scaling that is not finite: nibabel ignores a slope that is NaN."""
     with np.errstate(invalid="ignore"):
-        raw = [float(image.header._structarr[key]) for key in ("scl_slope", "scl_inter")]  # noqa: SLF001  the public getter hides NaN
+        raw = [float(image.header._structarr[key]) for key in ("scl_slope", "scl_inter")]
     if getattr(image.dataobj, "_slope", None) is not None:
         raw += [float(image.dataobj.slope), float(image.dataobj.inter)]
     if not np.isfinite(raw[2:] if len(raw) > 2 else raw).all():
-        raise InputError(f"{path}: expected a finite intensity scaling, got slope {raw[0]} and intercept {raw[1]} in the header.")
+        raise InputError(
+            f"{path}: expected a finite intensity scaling, got slope {raw[0]} and intercept {raw[1]} in the header."
+        )

@@ -37,7 +37,9 @@ class DoseMap:
             raise InputError("dose: expected finite values, got NaN or infinity.")
         top = float(values.max(initial=0.0))
         if top > PLAUSIBLE_DOSE:
-            raise InputError(f"dose: expected Gy, got a maximum of {top:.4g}, which looks like cGy. Divide by 100 if it is.")
+            raise InputError(
+                f"dose: expected Gy, got a maximum of {top:.4g}, which looks like cGy. Divide by 100 if it is."
+            )
         if values.min(initial=0.0) < -1e-6 * max(top, 1.0):
             raise InputError(f"dose: expected no negative dose, got {values.min():.4g} Gy.")
         object.__setattr__(self, "values", np.maximum(values, 0))
@@ -71,7 +73,9 @@ class Fractionation:
         if self.fractions < 1:
             raise InputError(f"radiation: expected at least one fraction, got {self.fractions}.")
         if self.first_day < 0:
-            raise InputError(f"radiation: expected a first day on or after the baseline scan (day 0), got {self.first_day}.")
+            raise InputError(
+                f"radiation: expected a first day on or after the baseline scan (day 0), got {self.first_day}."
+            )
         if self.days is not None and (len(self.days) != self.fractions or min(self.days) < 0):
             raise InputError(f"radiation: expected {self.fractions} days, none before day 0, got {self.days}.")
 
@@ -114,8 +118,8 @@ class Chemotherapy:
     def temozolomide(cls, first_day: float, *, concurrent_days: int = 42, adjuvant_cycles: int = 6) -> "Chemotherapy":
         """Return the schedule of Stupp et al. (N. Engl. J. Med. 2005).
 
-        75 mg/m² daily for `concurrent_days`, four weeks of rest, then `adjuvant_cycles` of 28 days with 150 mg/m² (first cycle) or
-        200 mg/m² on their first five days.
+        75 mg/m² daily for `concurrent_days`, four weeks of rest, then `adjuvant_cycles` of 28 days with 150 mg/m²
+        (first cycle) or 200 mg/m² on their first five days.
         """
         concurrent = [(first_day + i, 75.0) for i in range(concurrent_days)]
         start = first_day + concurrent_days + (28 if concurrent_days else 0)
@@ -171,4 +175,3 @@ class TherapyPlan:
 
 UNTREATED = TherapyPlan()
 """The plan that gives nothing."""
-

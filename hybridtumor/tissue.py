@@ -29,7 +29,10 @@ class TissueMap:
             if values.shape != self.grid.shape:
                 raise InputError(f"tissue {name}: expected shape {self.grid.shape}, got {values.shape}.")
             if not np.isfinite(values).all() or values.min() < -1e-4 or values.max() > 1 + 1e-4:
-                raise InputError(f"tissue {name}: expected volume fractions between 0 and 1, got {values.min():.3g} to {values.max():.3g}.")
+                raise InputError(
+                    f"tissue {name}: expected volume fractions between 0 and 1,"
+                    f" got {values.min():.3g} to {values.max():.3g}."
+                )
             object.__setattr__(self, name, values)
             total += values
         if total.max() > 1.01:
@@ -37,7 +40,7 @@ class TissueMap:
 
     @property
     def parenchyma(self) -> BoolArray:
-        """Where tumour cells can live: more white and grey matter than not, largest connected piece, shape ``grid.shape``."""
+        """Where tumour cells can live: the largest connected piece with more white and grey matter than CSF."""
         labels, count = ndimage.label(self.white + self.grey > 0.5)
         if count == 0:
             raise InputError("tissue: expected a brain, found no voxel with more white and grey matter than CSF.")

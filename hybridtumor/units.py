@@ -15,11 +15,9 @@ from pydantic import BeforeValidator, PlainSerializer
 from hybridtumor.errors import InputError
 
 __all__ = [
-    "Diffusivity", "Dose", "DrugDose", "InverseDose", "Length", "Quantity", "Rate", "Time",
+    "Diffusivity", "Dose", "DrugDose", "InverseDose", "Length", "Rate", "Time",
     "format_quantity", "magnitude", "registry",
 ]  # fmt: skip
-
-Quantity = str | pint.Quantity
 
 _SIEVERT = re.compile(r"\b[munµ]?(Sv|sievert|rem)s?\b", re.IGNORECASE)
 _SUPERSCRIPTS = str.maketrans({"²": "^2", "³": "^3", "⁻": "^-", "·": "*"})
@@ -31,7 +29,7 @@ def registry() -> pint.UnitRegistry[float]:
     return pint.UnitRegistry(cache_folder=None)
 
 
-def magnitude(value: Quantity, unit: str, *, name: str = "value") -> float:
+def magnitude(value: object, unit: str, *, name: str = "value") -> float:
     """Convert a quantity with a unit to a plain float in `unit`.
 
     Parameters
@@ -62,11 +60,22 @@ def magnitude(value: Quantity, unit: str, *, name: str = "value") -> float:
             raise InputError(f"{name}: expected a quantity in {unit}, got {value!r} without a unit. Add the unit.")
         result = float(quantity.to(unit).magnitude)
     except pint.DimensionalityError as error:
-        raise InputError(f"{name}: expected a quantity in {unit}, got {value!r}, which has another dimension.") from error
-    except (pint.errors.PintError, AttributeError, TypeError, ValueError, ArithmeticError, SyntaxError) as error:
+        raise InputError(
+            f"{name}: expected a quantity in {unit}, got {value!r}, which has another dimension."
+        ) from error
+    except (
+        pint.errors.PintError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        SyntaxError,
+    ) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{name}: expected a quantity in {unit}, got {value!r}, which is not a number with a unit.") from error
+        raise InputError(
+            f"{name}: expected a quantity in {unit}, got {value!r}, which is not a number with a unit."
+        ) from error
     if result != result or result in (float("inf"), float("-inf")):
         raise InputError(f"{name}: expected a finite quantity in {unit}, got {value!r}.")
     return result
@@ -81,9 +90,11 @@ def _quantity_in(unit: str) -> Any:
     """Return a pydantic type: text with a unit in the file, a float in `unit` in the program."""
 
     def to_float(value: object) -> float:
-        return magnitude(value, unit)  # type: ignore[arg-type]
+        return magnitude(value, unit)
 
-    return Annotated[float, BeforeValidator(to_float), PlainSerializer(lambda v: format_quantity(v, unit), return_type=str)]
+    return Annotated[
+        float, BeforeValidator(to_float), PlainSerializer(lambda v: format_quantity(v, unit), return_type=str)
+    ]
 
 
 Diffusivity = _quantity_in("mm^2/day")

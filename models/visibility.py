@@ -4,9 +4,9 @@ Necrosis, oedema and enhancement are where the tumour cell density n lies betwee
 
     oedema τ_e < n ≤ τ_c,   enhancement τ_c < n ≤ τ_n,   necrosis n > τ_n
 
-(Lipková et al., IEEE Trans. Med. Imaging 2019; Ezhov et al. 2022). A tumour that does not enhance shows its whole core as
-non-enhancing tumour, the label that BraTS shares with necrosis. The soft fractions replace each step by a logistic of width w, so
-that images change smoothly with n; they add up to the visibility, which is 0 for no tumour.
+(Lipková et al., IEEE Trans. Med. Imaging 2019; Ezhov et al. 2022). A tumour that does not enhance shows its whole core
+as non-enhancing tumour, the label that BraTS shares with necrosis. The soft fractions replace each step by a logistic
+of width w, so that images change smoothly with n; they add up to the visibility, which is 0 for no tumour.
 """
 
 import numpy as np
@@ -20,9 +20,13 @@ SOFTNESS = 0.03
 
 
 def label_fractions(
-    density: NDArray[np.floating], thresholds: ImagingThresholds, *, enhances: bool = True, softness: float = SOFTNESS
+    density: NDArray[np.floating],
+    thresholds: ImagingThresholds,
+    *,
+    enhances: bool = True,
+    softness: float = SOFTNESS,
 ) -> NDArray[np.float32]:
-    """Return the soft fraction of each label in the order of `hybridtumor.scan.LABELS`, (3, *density.shape), in [0, 1]."""
+    """Return the soft fractions in [0, 1], (3, *density.shape), in the order of `hybridtumor.scan.LABELS`."""
     n = np.asarray(density, np.float32)
 
     def step(threshold: float) -> NDArray[np.float32]:
@@ -35,7 +39,13 @@ def label_fractions(
     return np.stack([necrosis, visible - core, core - necrosis])
 
 
-def label_map(density: NDArray[np.floating], thresholds: ImagingThresholds, *, enhances: bool = True, convention: str = "brats2021") -> NDArray[np.uint8]:
+def label_map(
+    density: NDArray[np.floating],
+    thresholds: ImagingThresholds,
+    *,
+    enhances: bool = True,
+    convention: str = "brats2021",
+) -> NDArray[np.uint8]:
     """Return the hard segmentation of a density, same shape, with the codes of a label convention."""
     codes = LABEL_CONVENTIONS[convention]
     core = "enhancing" if enhances else "necrosis"
@@ -46,7 +56,13 @@ def label_map(density: NDArray[np.floating], thresholds: ImagingThresholds, *, e
     return result
 
 
-def visible_volumes(density: NDArray[np.floating], voxel_volume: float, thresholds: ImagingThresholds, *, enhances: bool = True) -> dict[str, float]:
+def visible_volumes(
+    density: NDArray[np.floating],
+    voxel_volume: float,
+    thresholds: ImagingThresholds,
+    *,
+    enhances: bool = True,
+) -> dict[str, float]:
     """Return the volume of each label in a density, mm³."""
     labels = label_map(density, thresholds, enhances=enhances)
     codes = LABEL_CONVENTIONS["brats2021"]
