@@ -10,7 +10,7 @@ from functools import cache
 from typing import Annotated, Any
 
 import pint
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from hybridtumor.errors import InputError
 
@@ -83,7 +83,8 @@ def magnitude(value: object, unit: str, *, name: str = "value") -> float:
 
 def format_quantity(value: float, unit: str) -> str:
     """Write a float and its unit as text that `magnitude` reads back."""
-    return f"{value:.12g} {unit}"
+    short = f"{value:.12g}"
+    return f"{short if float(short) == value else repr(float(value))} {unit}"
 
 
 def _quantity_in(unit: str) -> Any:
@@ -93,7 +94,12 @@ def _quantity_in(unit: str) -> Any:
         return magnitude(value, unit)
 
     return Annotated[
-        float, BeforeValidator(to_float), PlainSerializer(lambda v: format_quantity(v, unit), return_type=str)
+        float,
+        BeforeValidator(to_float),
+        PlainSerializer(lambda v: format_quantity(v, unit), return_type=str),
+        WithJsonSchema(
+            {"type": "string", "description": f"number and unit, in {unit} or a multiple", "examples": [f"1 {unit}"]}
+        ),
     ]
 
 

@@ -1,0 +1,249 @@
+"""Scenario: the file that states one patient, one biology and the arms to compare.
+
+Quantities carry units, plain numbers are days since the baseline scan or counts, and unknown keys are refused.
+"""
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from hybridtumor import units
+from hybridtumor.errors import InputError
+from hybridtumor.parameters import GrowthParameters, TreatmentResponse
+from hybridtumor.patient import Patient
+from hybridtumor.scan import write_bytes
+from hybridtumor.therapy import TherapyPlan
+from hybridtumor.treatments import Day, PlanBuilder, Radiation, TemozolomideCourse, Treatment
+from hybridtumor.yaml_file import load_yaml
+
+EMBEDDED_PATIENT = "mni152"
+"""Patient reference that names the embedded brain and not a folder."""
+
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$")]
+"""Name of an arm; it becomes the name of a folder."""
+
+
+class RefineOptions(BaseModel):
+    """How the images are refined.
+
+    Attributes
+    ----------
+    samples
+        Images in the ensemble.
+    seed
+        Of the random numbers, the same for every arm.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: Annotated[int, Field(strict=True, ge=1, le=256)] = 4
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+
+
+class Scenario(BaseModel):
+    """Named arms on one patient.
+
+    Attributes
+    ----------
+    schema_version
+        1.
+    patient
+        ``mni152`` (the embedded brain), a patient folder or a BraTS folder. `load` makes a folder absolute.
+    horizon
+        How far to look ahead, days.
+    report_days
+        Days since the baseline scan, ascending and within the horizon; day 0 is added when it is not there.
+    growth, response
+        Biology, the same in every arm.
+    arms
+        Name to treatments, in order; an empty list is no treatment.
+    refine
+        How the images are refined.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1]
+    patient: Annotated[str, Field(min_length=1)]
+    horizon: units.Time
+    report_days: tuple[Day, ...]
+    growth: GrowthParameters = GrowthParameters()
+    response: TreatmentResponse = TreatmentResponse()
+    arms: Annotated[dict[ArmName, tuple[Treatment, ...]], Field(min_length=1)]
+    refine: RefineOptions = RefineOptions()
+
+    @field_validator("horizon")
+    @classmethod
+    def _lies_ahead(cls, horizon: float) -> float:
+        if horizon <= 0:
+            raise InputError(f"expected a horizon after day 0, got {horizon:g} days.")
+        return horizon
+
+    @field_validator("report_days")
+    @classmethod
+    def _ascend_from_zero(cls, days: tuple[float, ...]) -> tuple[float, ...]:
+        if not days:
+            raise InputError("expected at least one day, got none.")
+        if list(days) != sorted(set(days)):
+            raise InputError(f"expected ascending days, each once, got {list(days)}.")
+        return days if days[0] == 0 else (0.0, *days)
+
+    @model_validator(mode="after")
+    def _within_horizon(self) -> Self:
+        if self.report_days[-1] > self.horizon:
+            raise InputError(
+                f"report_days: expected days within the horizon of {self.horizon:g} days, got {self.report_days[-1]:g}."
+            )
+        for name, treatments in self.arms.items():
+            for treatment in treatments:
+                if treatment.first_day >= self.horizon:
+                    raise InputError(
+                        f"arms.{name}: expected treatments that start before the horizon of {self.horizon:g} days, got"
+                        f" first day {treatment.first_day:g}. Move the horizon or the treatment."
+                    )
+        return self
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a scenario file; folders and files in it are relative to it.
+
+        Raises
+        ------
+        InputError
+            The file is missing, too large or not plain YAML, or says something that a scenario cannot say; every such
+            place is named.
+        """
+        path = Path(path)
+        return cls.parse(load_yaml(path), folder=path.parent, name=str(path))
+
+    @classmethod
+    def parse(cls, content: object, *, folder: Path | str = ".", name: str = "scenario") -> Self:
+        """Check the content of a scenario file, given as plain dictionaries and lists.
+
+        Parameters
+        ----------
+        folder
+            What references to files are relative to.
+        name
+            What to call it in an error.
+
+        Raises
+        ------
+        InputError
+            As `load`.
+        """
+        scenario = _validated(cls, content, name)
+        root = Path(folder)
+        patient = scenario.patient
+        if patient != EMBEDDED_PATIENT:
+            patient = str((root / patient).resolve())
+        arms = {arm: tuple(t.within(root) for t in treatments) for arm, treatments in scenario.arms.items()}
+        return scenario.model_copy(update={"patient": patient, "arms": arms})
+
+    def to_yaml(self) -> str:
+        """Return the scenario as a file that loads again equal, from any folder."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+
+    def save(self, path: Path | str) -> None:
+        """Write `to_yaml`, whole or not at all."""
+        write_bytes(Path(path), self.to_yaml().encode())
+
+    def plans(self, patient: Patient) -> dict[str, TherapyPlan]:
+        """Return the plan of every arm on a patient; targets and doses derive from day 0 and are shared between arms.
+
+        Raises
+        ------
+        InputError
+            An arm cannot be planned on this patient.
+        """
+        builder, plans = PlanBuilder(patient), {}
+        for name, treatments in self.arms.items():
+            try:
+                plans[name] = builder.plan(treatments)
+            except InputError as error:
+                raise InputError(f"arm {name}: {error}") from error
+        return plans
+
+
+class Plan(RootModel[tuple[Treatment, ...]]):
+    """The list of treatments of one arm, a file by itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a plan file; dose files in it are relative to it.
+
+        Raises
+        ------
+        InputError
+            As `Scenario.load`.
+        """
+        path = Path(path)
+        treatments: Sequence[Treatment] = _validated(cls, load_yaml(path), str(path)).root
+        return cls(tuple(treatment.within(path.parent) for treatment in treatments))
+
+    def plan(self, patient: Patient) -> TherapyPlan:
+        """Return the plan on a patient; see `Scenario.plans`."""
+        return PlanBuilder(patient).plan(self.root)
+
+
+def json_schema() -> str:
+    """Return the JSON schema of the scenario file, as docs/scenario.schema.json holds it."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Scenario.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _validated[M: BaseModel](model: type[M], content: object, name: str) -> M:
+    """Check content against a model; all that is wrong becomes one InputError."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors(include_url=False)]
+        if len(lines) == 1:
+            raise InputError(f"{name}: {lines[0]}") from error
+        raise InputError("\n  ".join([f"{name}: {len(lines)} places to mend:", *lines])) from error
+
+
+_EXPECTED = {
+    "dict_type": "expected a mapping (key: value)",
+    "model_type": "expected a mapping (key: value)",
+    "tuple_type": "expected a list",
+    "too_short": "expected at least one entry",
+    "string_too_short": "expected text",
+    "invalid_key": "expected a key that is text",
+}
+"""Kinds of error whose wording would otherwise be that of the programming language."""
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """Return one line on one thing that is wrong: where, what was expected, what came."""
+    parts = [part for part in detail["loc"] if part != "[key]"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".") or "file"
+    came = repr(detail["input"])
+    came = came if len(came) <= 60 else f"{came[:57]}…"
+    kind: str = detail["type"]
+    if kind == "extra_forbidden":
+        key = str(detail["loc"][-1])
+        near = get_close_matches(key, _known_keys(), n=1)
+        return f"{place}: unknown key. {f'Did you mean {near[0]}?' if near else 'Remove it.'}"
+    if kind == "missing":
+        return f"{place}: expected this key, it is missing. Add it."
+    if "[key]" in detail["loc"]:
+        return f"{place}: expected a name of letters, digits, '_' and '-', got {came}. Rename it."
+    if kind == "value_error":
+        return f"{place}: {str(detail['ctx']['error']).removeprefix('value: ')[:400]}"
+    expected = _EXPECTED.get(kind) or detail["msg"].replace("Input should be", "expected")
+    return f"{place}: {expected}, got {came}."
+
+
+def _known_keys() -> list[str]:
+    models = (Scenario, RefineOptions, GrowthParameters, TreatmentResponse, Treatment, Radiation, TemozolomideCourse)
+    return sorted({key for model in models for key in model.model_fields})

@@ -1,0 +1,165 @@
+"""Figures against closed forms and textbook values."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridtumor.errors import InputError
+from hybridtumor.grid import Grid
+from hybridtumor.metrics import (
+    bed,
+    dice,
+    dose_figures,
+    dvh,
+    eqd2,
+    hd95,
+    max_dose,
+    mean_dose,
+    psnr,
+    ssim,
+    time_to_progression,
+)
+from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation, TherapyPlan
+
+
+@pytest.mark.parametrize(
+    ("total", "fractions", "alpha_beta", "effective", "in_two_gray"),
+    [
+        (60.0, 30, 10.0, 72.0, 60.0),
+        (60.0, 30, 3.0, 100.0, 60.0),
+        (40.0, 15, 10.0, 50.6667, 42.2222),
+        (40.0, 15, 3.0, 75.5556, 45.3333),
+        (34.0, 10, 10.0, 45.56, 37.9667),
+        (25.0, 5, 10.0, 37.5, 31.25),
+        (20.0, 5, 10.0, 28.0, 23.3333),
+        (20.0, 1, 10.0, 60.0, 50.0),
+    ],
+)
+def test_textbook_schedules(
+    total: float, fractions: int, alpha_beta: float, effective: float, in_two_gray: float
+) -> None:
+    assert bed(total, fractions, alpha_beta) == pytest.approx(effective, rel=1e-5)
+    assert eqd2(total, fractions, alpha_beta) == pytest.approx(in_two_gray, rel=1e-5)
+
+
+@given(fractions=st.integers(1, 40), alpha_beta=st.floats(1, 20))
+def test_two_gray_fractions_are_their_own_equivalent(fractions: int, alpha_beta: float) -> None:
+    assert eqd2(2.0 * fractions, fractions, alpha_beta) == pytest.approx(2.0 * fractions)
+
+
+def test_dvh_of_a_linear_gradient_is_a_straight_line() -> None:
+    dose = np.broadcast_to(np.linspace(0, 60, 6001)[:, None, None], (6001, 2, 2))
+    levels, share = dvh(dose, np.ones(dose.shape, bool), 61)
+    np.testing.assert_allclose(share, 1 - levels / 60, atol=2e-4)
+    assert share[0] == 1
+    inner = np.zeros(dose.shape, bool)
+    inner[3000:4001] = True
+    levels, share = dvh(dose, inner, np.array([0.0, 30.0, 35.0, 40.0, 41.0]))
+    np.testing.assert_allclose(share, [1, 1, 0.5, 0, 0], atol=1e-3)
+    assert mean_dose(dose, inner) == pytest.approx(35)
+    assert max_dose(dose, inner) == pytest.approx(40)
+
+
+@given(st.lists(st.floats(0, 80), min_size=1, max_size=50))
+def test_mean_dose_is_the_area_under_the_dvh(doses: list[float]) -> None:
+    values = np.array(doses).reshape(-1, 1, 1)
+    levels = np.unique(np.append(0.0, values))
+    _, share = dvh(values, np.ones(values.shape, bool), levels)
+    assert np.sum(np.diff(levels) * share[1:]) == pytest.approx(values.mean(), abs=1e-9)
+
+
+def test_empty_regions_are_refused() -> None:
+    with pytest.raises(InputError, match="empty"):
+        dvh(np.ones((2, 2, 2)), np.zeros((2, 2, 2), bool))
+    with pytest.raises(InputError, match="one shape"):
+        mean_dose(np.ones((2, 2, 2)), np.ones((3, 2, 2), bool))
+
+
+def test_dose_figures_of_an_arm() -> None:
+    grid = Grid((4, 4, 4), np.eye(4))
+    tumour = np.zeros(grid.shape, bool)
+    tumour[0] = True
+    values = np.zeros(grid.shape, np.float32)
+    values[:2] = 60
+    values[0, :2] = 30
+    course = Fractionation(DoseMap(values, grid), 30, 14, prescription=60.0)
+    figures = dose_figures(TherapyPlan.of(course, Chemotherapy.temozolomide(14)), tumour, 10.0)
+    assert figures == pytest.approx({"prescribed_Gy": 60, "mean_tumour_Gy": 45, "BED_Gy": 72, "EQD2_Gy": 60})
+    nothing = Fractionation(DoseMap(np.zeros(grid.shape), grid), 30, 14, prescription=0.0)
+    for plan in (UNTREATED, TherapyPlan.of(nothing), TherapyPlan.of(Chemotherapy.temozolomide(14))):
+        assert dose_figures(plan, tumour, 10.0) is None
+
+
+def ball(radius: float, centre: tuple[float, float, float], size: tuple[float, float, float]) -> np.ndarray:
+    shape = [int(60 / h) for h in size]
+    world = np.moveaxis(np.indices(shape), 0, -1) * size
+    return np.linalg.norm(world - centre, axis=-1) <= radius
+
+
+def test_dice_and_hausdorff_of_shifted_balls() -> None:
+    """A shift by 4 mm moves the farthest surface point by 4 mm, whatever the voxel size."""
+    for size in ((1.0, 1.0, 1.0), (1.0, 1.0, 2.0)):
+        a, b = ball(12, (28, 30, 30), size), ball(12, (32, 30, 30), size)
+        share = 4 / 24
+        assert dice(a, b) == pytest.approx(1 - 1.5 * share + 0.5 * share**3, abs=0.01)
+        assert 3.5 < hd95(a, b, size) <= 4
+        assert hd95(a, a, size) == 0
+        assert dice(a, a) == 1
+    apart = hd95(ball(0, (10, 30, 30), (1, 1, 2)), ball(0, (10, 30, 40), (1, 1, 2)), (1.0, 1.0, 2.0))
+    assert apart == pytest.approx(10)
+
+
+def test_dice_and_hausdorff_of_nothing() -> None:
+    none, some = np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool)
+    assert dice(none, none) == 1
+    assert dice(none, some) == 0
+    assert hd95(none, none, (1, 1, 1)) == 0
+    assert hd95(none, some, (1, 1, 1)) == float("inf")
+
+
+def test_progression_is_forty_per_cent_over_the_smallest_volume() -> None:
+    assert time_to_progression([0, 60, 120], [10_000, 12_000, 13_000]) is None
+    assert time_to_progression([0, 60, 120], [10_000, 12_000, 16_000]) == pytest.approx(90)
+    assert time_to_progression([0, 60, 120], [10_000, 5_000, 9_000]) == pytest.approx(90)
+    assert time_to_progression([0, 60, 120], [10_000, 0, 2_000]) == pytest.approx(90)
+    assert time_to_progression([0, 60, 120], [100, 50, 400]) is None
+    assert time_to_progression([0], [10_000]) is None
+    with pytest.raises(InputError, match="ascending"):
+        time_to_progression([0, 60, 30], [1, 2, 3])
+
+
+def test_psnr_of_a_constant_error_in_closed_form() -> None:
+    reference = np.random.default_rng(0).random((8, 8, 8))
+    mask = np.zeros(reference.shape, bool)
+    mask[2:5] = True
+    image = np.where(mask, reference + 0.1, 7.0)
+    assert psnr(image, reference, mask, data_range=1.0) == pytest.approx(20)
+    assert psnr(reference, reference, mask) == float("inf")
+    with pytest.raises(InputError, match="positive range"):
+        psnr(image, np.ones((8, 8, 8)), mask)
+
+
+def test_ssim_of_a_constant_shift_in_closed_form() -> None:
+    """Flat images have no structure: SSIM is the luminance term alone."""
+    a, b = np.full((9, 9, 9), 0.5), np.full((9, 9, 9), 0.7)
+    c1 = 0.01**2
+    expected = (2 * 0.5 * 0.7 + c1) / (0.5**2 + 0.7**2 + c1)
+    assert ssim(b, a, data_range=1.0) == pytest.approx(expected)
+    textured = np.random.default_rng(0).random((12, 12, 12))
+    assert ssim(textured, textured) == pytest.approx(1)
+
+
+def test_ssim_agrees_with_monai_away_from_the_border() -> None:
+    torch = pytest.importorskip("torch")
+    regression = pytest.importorskip("monai.metrics.regression")
+    random = np.random.default_rng(1)
+    a = random.random((20, 20, 20))
+    b = a + 0.2 * random.standard_normal(a.shape)
+    inner = np.zeros(a.shape, bool)
+    inner[5:-5, 5:-5, 5:-5] = True
+    theirs = regression.SSIMMetric(3, data_range=1.0)(*(torch.from_numpy(x)[None, None] for x in (a, b)))
+    assert ssim(a, b, inner, data_range=1.0) == pytest.approx(float(theirs), abs=1e-4)
+    away, mask = b.copy(), inner & np.roll(inner, 1, axis=0)
+    away[0] += 100
+    assert ssim(a, away, mask, data_range=1.0) == pytest.approx(ssim(a, b, mask, data_range=1.0), rel=1e-9)
