@@ -5,6 +5,7 @@ Every array of a patient lies on one grid, that of the baseline visit (day 0).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
@@ -79,6 +80,29 @@ class Patient:
         for name, part in (("tissue", self.tissue), ("density", self.density), ("dose", self.dose)):
             if part is not None:
                 grid.require_same(part.grid, f"patient {self.id}, {name}")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Patient":
+        """Read a patient folder (`hybridtumor.patient_folder`), or a BraTS folder (`hybridtumor.brats`).
+
+        Raises
+        ------
+        InputError
+            The folder is neither, a file is missing or damaged, leads out of the folder, or shows too little of the
+            brain that the first baseline scan shows.
+        """
+        from hybridtumor import patient_folder  # it builds patients, this method is its front door
+
+        return patient_folder.load(folder)
+
+    def save(self, folder: Path | str) -> None:
+        """Write a patient folder that `load` reads back: the same float32 arrays, the affine in float32.
+
+        Every file is written whole or not at all, ``patient.yaml`` last.
+        """
+        from hybridtumor import patient_folder
+
+        patient_folder.save(self, folder)
 
     @property
     def baseline(self) -> Visit:

@@ -8,12 +8,14 @@ import gzip
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError
@@ -36,6 +38,12 @@ SYNTHETIC_NOTICE = "SYNTHETIC by hybridtumor; research use only"
 
 MAX_VOXELS = 1024**3
 """Largest image that is read; a header that promises more is refused before memory is asked for."""
+
+MAX_BYTES = 4 * 1024**3
+"""Most bytes of voxels, unpacked, that are read from one file."""
+
+MAX_DEFLATION = 1032
+"""No gzip stream unpacks to more than this many times its size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +163,8 @@ def write_nifti(
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(grid.affine, code=1)
     image.set_qform(grid.affine, code=1, strip_shears=True)
+    if not np.allclose(image.get_qform(), grid.affine, atol=1e-3):  # sheared: a quaternion cannot say so
+        image.set_qform(None, code=0)
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     payload = image.to_bytes()
     if path.name.endswith(".gz"):
@@ -208,12 +218,7 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
         )
     _check_affine(path, image)
     _check_scaling(path, image)
-    if not path.name.endswith(".gz"):
-        needed = int(image.dataobj.offset) + int(np.prod(extents)) * header.get_data_dtype().itemsize
-        if path.stat().st_size < needed:
-            raise InputError(
-                f"{path}: expected {needed} bytes as the header says, got {path.stat().st_size}. The file is truncated."
-            )
+    _check_size(path, int(image.dataobj.offset), int(np.prod(extents, dtype=object)) * header.get_data_dtype().itemsize)
     try:
         grid = Grid((extents[0], extents[1], extents[2]), image.affine)
     except InputError as error:
@@ -224,12 +229,38 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
         raise InputError(
             f"{path}: expected {tuple(extents)} voxels, the data end early or are damaged ({error})."
         ) from error
+    if path.name.endswith(".gz"):
+        _check_stream(path, int(image.dataobj.offset) + values.size * header.get_data_dtype().itemsize)
     bad = int(values.size - np.count_nonzero(np.isfinite(values)))
     if bad:
         raise InputError(
             f"{path}: expected finite voxels, got {bad} that are NaN or infinite. Fill or mask them first."
         )
     return values, grid
+
+
+def _check_size(path: Path, offset: int, data: int) -> None:
+    """Refuse data that would not fit into memory, and data that cannot be in the file."""
+    if data > MAX_BYTES:
+        raise InputError(f"{path}: expected at most {MAX_BYTES} bytes of voxels, the header promises {data}.")
+    size, packed = path.stat().st_size, path.name.endswith(".gz")
+    if offset + data > size * (MAX_DEFLATION if packed else 1):
+        raise InputError(
+            f"{path}: expected {offset + data} bytes as the header says, got {size}. The file is truncated."
+        )
+
+
+def _check_stream(path: Path, needed: int) -> None:
+    """Read a gzip stream to its end, where its checksum is: nibabel stops after the last voxel."""
+    length = 0
+    try:
+        with gzip.open(path) as stream:
+            while chunk := stream.read(2**24):
+                length += len(chunk)
+                if length > needed + 2**24:
+                    raise InputError(f"{path}: expected {needed} bytes in the stream, got more. The header is wrong.")
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: expected a whole gzip stream, it is damaged or ends early ({error}).") from error
 
 
 def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
@@ -252,12 +283,11 @@ def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
 
 
 def _check_scaling(path: Path, image: nib.Nifti1Image) -> None:
-    """Refuse an intensity scaling that is not finite: nibabel ignores a slope that is NaN."""
-    with np.errstate(invalid="ignore"):
-        raw = [float(image.header._structarr[key]) for key in ("scl_slope", "scl_inter")]
-    if getattr(image.dataobj, "_slope", None) is not None:
-        raw += [float(image.dataobj.slope), float(image.dataobj.inter)]
-    if not np.isfinite(raw[2:] if len(raw) > 2 else raw).all():
+    """Refuse an intensity scaling that is not finite: nibabel ignores it and forgets it when it loads the image."""
+    with ImageOpener(path) as stream:
+        header = type(image.header).from_fileobj(stream, check=False)
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if not np.isfinite([slope, intercept]).all():
         raise InputError(
-            f"{path}: expected a finite intensity scaling, got slope {raw[0]} and intercept {raw[1]} in the header."
+            f"{path}: expected a finite intensity scaling, got slope {slope} and intercept {intercept} in the header."
         )

@@ -34,10 +34,8 @@ class _PlainLoader(yaml.SafeLoader):
         """Construct a mapping; refuse a key that occurs twice."""
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen if isinstance(key, yaml.ScalarNode) else False:
-                raise yaml.YAMLError(
-                    f"key {key.value!r} occurs twice, again on line {key.start_mark.line + 1}"
-                )
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.YAMLError(f"key {key.value!r} occurs twice, again on line {key.start_mark.line + 1}")
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 

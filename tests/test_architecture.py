@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ["vocabulary", "meshes", "models", "solvers", "workflow", "cli"]
 VOCABULARY = {
-    "errors", "forecast", "grid", "parameters", "patient", "scan", "therapy", "tissue", "units",
+    "brats", "errors", "forecast", "grid", "parameters", "patient", "patient_folder", "scan", "therapy", "tissue", "units",
+    "yaml_file",
 }  # fmt: skip
 MAY_IMPORT = {
     "vocabulary": {"vocabulary"},
@@ -26,7 +27,7 @@ def layer_of(module: str) -> str:
     if len(parts) > 1 and parts[1] in {"meshes", "models", "solvers"}:
         return parts[1]
     name = parts[1] if len(parts) > 1 else ""
-    if name == "cli":
+    if name in {"cli", "__main__"}:
         return "cli"
     return "vocabulary" if name in VOCABULARY else "workflow"
 

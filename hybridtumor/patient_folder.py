@@ -1,0 +1,248 @@
+"""Patient folders: ``patient.yaml`` beside NIfTI files; BraTS folders are understood as they are.
+
+::
+
+    schema_version: 1
+    id: "007"
+    synthetic: false
+    visits:                          # in order of time; the first is the baseline, day 0
+      - day: 0                       # or date: 2024-03-01, in every visit
+        scans: {T1w: t1.nii.gz, T1ce: t1ce.nii.gz, T2w: t2.nii.gz, FLAIR: flair.nii.gz}
+        labels: {file: seg.nii.gz, convention: brats2021}
+    tissue: {white: white.nii.gz, grey: grey.nii.gz, csf: csf.nii.gz}      # optional, as all that follows
+    density: density.nii.gz
+    dose: {file: dose.nii.gz, unit: Gy}
+
+Everything is brought to the grid of one baseline scan, T1w if there is one, else the next in `SCAN_NAMES`: an image
+on another grid is resampled by its affine (labels to the nearest voxel) when its field of view holds `MIN_OVERLAP` of
+the brain, and refused otherwise.
+"""
+
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+
+from hybridtumor import units
+from hybridtumor.brats import is_brats_folder, load_brats
+from hybridtumor.errors import InputError
+from hybridtumor.grid import FloatArray, Grid, resample
+from hybridtumor.patient import Patient, Visit
+from hybridtumor.scan import LABEL_CONVENTIONS, SYNTHETIC_NOTICE, LabelMap, Scan, write_bytes
+from hybridtumor.therapy import DoseMap
+from hybridtumor.tissue import TissueMap
+from hybridtumor.yaml_file import load_yaml
+
+FILE_NAME = "patient.yaml"
+
+MIN_OVERLAP = 0.9
+"""Share of the brain (what is not background in that scan) that an image on another grid has to show."""
+
+ScanName = Literal["T1w", "T1ce", "T2w", "FLAIR", "ADC", "PET", "CT"]
+SCAN_NAMES = get_args(ScanName)
+FileName = Annotated[StrictStr, Field(min_length=1, max_length=255)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _LabelsEntry(_Entry):
+    file: FileName
+    convention: Literal["brats2021", "brats2023"] | None = None
+
+
+class _VisitEntry(_Entry):
+    day: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    date: datetime.date | None = None
+    scans: dict[ScanName, FileName] = Field(default_factory=dict)
+    labels: _LabelsEntry | None = None
+
+
+class _TissueEntry(_Entry):
+    white: FileName
+    grey: FileName
+    csf: FileName
+
+
+class _DoseEntry(_Entry):
+    file: FileName
+    unit: Literal["Gy", "cGy"]
+
+
+class _PatientFile(_Entry):
+    """The contents of patient.yaml."""
+
+    schema_version: Literal[1]
+    id: Annotated[StrictStr, Field(pattern=r"^[^/\\\x00-\x1f]{1,64}$")]
+    synthetic: bool = False
+    visits: Annotated[list[_VisitEntry], Field(min_length=1, max_length=200)]
+    tissue: _TissueEntry | None = None
+    density: FileName | None = None
+    dose: _DoseEntry | None = None
+
+
+def load(folder: Path | str) -> Patient:
+    """Read a patient folder, or a BraTS folder; see `hybridtumor.patient.Patient.load`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a patient folder, found none.")
+    if not (folder / FILE_NAME).is_file():
+        if is_brats_folder(folder):
+            return load_brats(folder)
+        raise InputError(f"{folder}: expected a patient folder with {FILE_NAME}, or a BraTS folder; it is neither.")
+    try:
+        file = _PatientFile.model_validate(load_yaml(folder / FILE_NAME))
+    except ValidationError as error:
+        raise InputError(f"{folder / FILE_NAME}: {_explain(error)}") from error
+    days = _days(folder / FILE_NAME, file.visits)
+    if not file.visits[0].scans:
+        raise InputError(f"{folder / FILE_NAME}: expected at least one scan on day 0.")
+    first = file.visits[0].scans
+    reader = _Reader.of(folder, first[min(first, key=SCAN_NAMES.index)])
+    return Patient(
+        id=file.id,
+        visits=tuple(reader.visit(day, entry) for day, entry in zip(days, file.visits, strict=True)),
+        tissue=None if file.tissue is None else reader.tissue(file.tissue),
+        density=None if file.density is None else reader.scan(file.density),
+        dose=None if file.dose is None else reader.dose(file.dose),
+        synthetic=file.synthetic,
+    )
+
+
+def save(patient: Patient, folder: Path | str) -> None:
+    """Write a patient folder; see `hybridtumor.patient.Patient.save`."""
+    folder = Path(folder)
+    note = SYNTHETIC_NOTICE if patient.synthetic else ""
+    sidecar = {"notice": SYNTHETIC_NOTICE} if patient.synthetic else None
+    contents: dict[str, object] = {"schema_version": 1, "id": patient.id, "synthetic": patient.synthetic}
+    visits: list[dict[str, object]] = []
+    for visit in patient.visits:
+        stem = f"day{visit.day:g}"
+        entry: dict[str, object] = {"day": visit.day, "scans": {n: f"{stem}_{n}.nii.gz" for n in visit.scans}}
+        for name, scan in visit.scans.items():
+            scan.save(folder / f"{stem}_{name}.nii.gz", description=note, sidecar=sidecar)
+        if visit.labels is not None:
+            convention = next(n for n, codes in LABEL_CONVENTIONS.items() if dict(codes) == dict(visit.labels.codes))
+            visit.labels.save(folder / f"{stem}_seg.nii.gz", description=note, sidecar=sidecar)
+            entry["labels"] = {"file": f"{stem}_seg.nii.gz", "convention": convention}
+        visits.append(entry)
+    contents["visits"] = visits
+    if patient.tissue is not None:
+        for name in ("white", "grey", "csf"):
+            Scan(getattr(patient.tissue, name), patient.grid).save(folder / f"{name}.nii.gz", description=note)
+        contents["tissue"] = {name: f"{name}.nii.gz" for name in ("white", "grey", "csf")}
+    if patient.density is not None:
+        patient.density.save(folder / "density.nii.gz", description=SYNTHETIC_NOTICE)
+        contents["density"] = "density.nii.gz"
+    if patient.dose is not None:
+        Scan(patient.dose.values, patient.grid).save(folder / "dose.nii.gz")
+        contents["dose"] = {"file": "dose.nii.gz", "unit": "Gy"}
+    _PatientFile.model_validate(contents)
+    write_bytes(folder / FILE_NAME, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True).encode())
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the images of one folder onto the grid of its first baseline scan."""
+
+    folder: Path
+    grid: Grid
+    brain: FloatArray
+    """(n, 3) world coordinates of voxels of the brain, mm."""
+
+    @classmethod
+    def of(cls, folder: Path, reference: str) -> "_Reader":
+        first = Scan.load(_inside(folder, reference))
+        index = np.argwhere(first.values != first.values[0, 0, 0])
+        if not len(index):
+            raise InputError(f"{folder / reference}: expected an image, every voxel has the same value.")
+        return cls(folder, first.grid, first.grid.world(index[:: max(1, len(index) // 20000)]))
+
+    def path(self, name: str) -> Path:
+        """Return the file of that name, which has to lie inside the folder."""
+        return _inside(self.folder, name)
+
+    def scan(self, name: str, *, outside: float | None = None) -> Scan:
+        """Read an image; where its field of view ends the values are `outside`, by default their minimum."""
+        scan = Scan.load(self.path(name))
+        fill = float(scan.values.min()) if outside is None else outside
+        return Scan(self._on_grid(scan.values, scan.grid, name, order=1, outside=fill), self.grid)
+
+    def labels(self, entry: _LabelsEntry) -> LabelMap:
+        labels = LabelMap.load(self.path(entry.file), convention=entry.convention)
+        if not labels.mask().any():
+            raise InputError(
+                f"{self.path(entry.file)}: expected a tumour, every voxel is 0. Leave `labels` out if there is none."
+            )
+        values = self._on_grid(labels.values.astype(np.float32), labels.grid, entry.file, order=0, outside=0)
+        return LabelMap(values.astype(np.uint8), self.grid, labels.codes)
+
+    def visit(self, day: float, entry: _VisitEntry) -> Visit:
+        order = sorted(entry.scans, key=SCAN_NAMES.index)
+        scans: dict[str, Scan] = {name: self.scan(entry.scans[name]) for name in order}
+        return Visit(day, scans, None if entry.labels is None else self.labels(entry.labels))
+
+    def tissue(self, entry: _TissueEntry) -> TissueMap:
+        white, grey, csf = (self.scan(name, outside=0).values for name in (entry.white, entry.grey, entry.csf))
+        with _named(self.folder):
+            return TissueMap(white, grey, csf, self.grid)
+
+    def dose(self, entry: _DoseEntry) -> DoseMap:
+        values = self.scan(entry.file, outside=0).values * np.float32(units.magnitude(f"1 {entry.unit}", "Gy"))
+        with _named(self.path(entry.file)):
+            return DoseMap(values, self.grid)
+
+    def _on_grid(self, values: FloatArray, grid: Grid, name: str, *, order: int, outside: float) -> FloatArray:
+        if self.grid.same_as(grid):
+            return values
+        index = grid.index(self.brain)
+        seen = float(np.mean(np.all((index > -0.5) & (index < np.array(grid.shape) - 0.5), axis=1)))
+        if seen < MIN_OVERLAP:
+            raise InputError(
+                f"{self.path(name)}: expected an image that shows at least {MIN_OVERLAP:.0%} of the brain of the first"
+                f" baseline scan, got {seen:.0%}. Register it to that scan, or check its affine."
+            )
+        return resample(values, grid, self.grid, order=order, outside=outside)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the path before the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of a file of the folder; refuse one that leads out of it, by name or by link."""
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{folder / FILE_NAME}: expected files inside the folder, got {name!r}. Copy the file into it."
+        )
+    return path
+
+
+def _days(path: Path, visits: list[_VisitEntry]) -> list[float]:
+    """Return the day of every visit, from days or from dates."""
+    by_day = [visit.day for visit in visits if visit.day is not None]
+    by_date = [visit.date for visit in visits if visit.date is not None]
+    if len(by_day) == len(visits) and not by_date:
+        return by_day
+    if len(by_date) == len(visits) and not by_day:
+        return [float((date - by_date[0]).days) for date in by_date]
+    raise InputError(f"{path}: expected either `day` in every visit or `date` in every visit.")
+
+
+def _explain(error: ValidationError) -> str:
+    """Say where a file departs from its schema, one clause per place."""
+    places = [(".".join(map(str, e["loc"])) or "the file", e["msg"], e["input"]) for e in error.errors()]
+    return "; ".join(f"{where}: {what} (got {str(got)[:60]!r})" for where, what, got in places[:5]) + "."
