@@ -1,0 +1,36 @@
+"""Order in time, of the step and of the step control."""
+
+import numpy as np
+from boxes import NO_KILL, box, parameters
+
+from hybridtumor.solvers.growth import grow, strang_step
+from hybridtumor.solvers.time_grid import StepControl
+
+
+def bump(x: np.ndarray) -> np.ndarray:
+    return 0.1 + 0.5 * np.cos(np.pi * x[:, 0] / 8) ** 2
+
+
+def test_strang_splitting_is_second_order() -> None:
+    diffusion, x = box((8, 1, 1), 0.5)
+    ends = []
+    for steps in (4, 8, 16, 32, 256):
+        u = bump(x)
+        for start, stop in zip(t := np.linspace(0, 4, steps + 1), t[1:], strict=False):
+            u = strang_step(diffusion, parameters(), NO_KILL, u, start, stop)
+        ends.append(u)
+    errors = [np.sqrt(diffusion.volume @ (u - ends[-1]) ** 2) for u in ends[:-1]]
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert orders.min() >= 1.9
+    assert errors[-1] < 1e-3
+
+
+def test_a_smaller_tolerance_gives_a_smaller_error() -> None:
+    diffusion, x = box((8, 1, 1), 0.5)
+    burden = [
+        grow(diffusion, parameters(), NO_KILL, bump(x), (0, 4), StepControl(t)).burden_curve[-1, 1]
+        for t in (1e-3, 1e-4, 1e-7)
+    ]
+    errors = np.abs(np.array(burden[:-1]) / burden[-1] - 1)
+    assert errors[0] < 1e-3
+    assert errors[1] < errors[0] / 3
