@@ -4,15 +4,19 @@ The public names are loaded when they are first used, so that importing the pack
 Research use only: not a medical device.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hybridtumor.compare import compare
     from hybridtumor.errors import ConvergenceError, HybridTumorError, InputError, ResourceError
     from hybridtumor.forecast import Forecast
     from hybridtumor.grid import Grid
     from hybridtumor.parameters import GrowthParameters, ImagingThresholds, TreatmentResponse
     from hybridtumor.patient import Patient, Visit
+    from hybridtumor.planned_dose import conformal_dose
     from hybridtumor.prepare import load_patient
     from hybridtumor.refine import Refiner
     from hybridtumor.report import report
@@ -25,11 +29,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "compare": ("compare",),
     "errors": ("ConvergenceError", "HybridTumorError", "InputError", "ResourceError"),
     "forecast": ("Forecast",),
     "grid": ("Grid",),
     "parameters": ("GrowthParameters", "ImagingThresholds", "TreatmentResponse"),
     "patient": ("Patient", "Visit"),
+    "planned_dose": ("conformal_dose",),
     "prepare": ("load_patient",),
     "refine": ("Refiner",),
     "report": ("report",),
@@ -44,7 +50,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Chemotherapy", "ConvergenceError", "DoseMap", "Forecast", "Fractionation", "Grid", "GrowthParameters",
     "HybridTumorError", "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "ResourceError", "Scan",
-    "Scenario", "TherapyPlan", "TissueMap", "TreatmentResponse", "Visit", "load_patient", "report", "simulate",
+    "Scenario", "TherapyPlan", "TissueMap", "TreatmentResponse", "Visit", "compare", "conformal_dose", "load_patient",
+    "report", "simulate",
 ]  # fmt: skip
 
 
@@ -56,3 +63,19 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Facade(ModuleType):
+    """The package, whose public functions keep their names although modules are called like them (simulate, report).
+
+    Python binds a submodule to its package when it is first imported; here the function of the same name wins,
+    whichever comes first. Modules are imported from their path (``from hybridtumor.simulate import …``), which needs no
+    such binding.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _MODULE_OF):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade

@@ -1,9 +1,9 @@
 """The virtual patient ``mni152``: a glioma that our own solver grew in the embedded brain.
 
 A small seed in the deep white matter of the right hemisphere grows until about `TARGET_VOLUME` of it is visible
-(n above the threshold of oedema): day 0. It grew as `PAST` says, faster than the default parameters: a front as wide
-as √(D/ρ) = 2.3 mm reaches neither ring enhancement nor necrosis before 60 ml. The four baseline modalities come
-from the signal equation (`models.mr_signal`), textured by the atlas; every run gives the same patient.
+(n above the threshold of oedema): day 0. It grew as `PAST` says, faster than the default parameters, whose wide front
+(√(D/ρ) = 2.3 mm) had brought the centre of a 25 ml tumour to n = 0.84 only: no necrosis and no ring. The four baseline
+modalities come from the signal equation (`models.mr_signal`), textured by the atlas; every run gives the same patient.
 """
 
 import numpy as np
