@@ -7,7 +7,7 @@ A `GrowthSimulation` holds the mesh and the operators of one patient, which ever
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from hybridtumor.parameters import GrowthParameters, TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.scan import Scan
 from hybridtumor.solvers.diffusion import Diffusion, assemble_diffusion
-from hybridtumor.solvers.growth import grow
+from hybridtumor.solvers.growth import Trajectory, grow
 from hybridtumor.solvers.petsc import MPI, on_root
 from hybridtumor.solvers.time_grid import StepControl
 from hybridtumor.therapy import UNTREATED, DoseMap, TherapyPlan
@@ -163,12 +163,10 @@ class GrowthSimulation:
         InputError
             The tumour is empty or outside the brain, or the cell size is not a positive length.
         """
-        size = units.magnitude(cell_size, "mm", name="cell size")
-        if size <= 0:
-            raise InputError(f"cell size: expected a positive length, got {cell_size}.")
+        size = require_size(cell_size)
         law = GrowthParameters() if growth is None else growth
         tissue.grid.require_same(density.grid, "density")
-        values = _require_tumour(tissue, density)
+        values = require_tumour(tissue, density)
         seconds: dict[str, float] = {}
         with _timed(seconds, "mesh"):
             margin = margin_mm(law, horizon)
@@ -186,6 +184,27 @@ class GrowthSimulation:
             )
         return cls(tissue.grid, values, law, brain, domain, diffusion, seconds)
 
+    def shared_steps(
+        self, plans: Iterable[TherapyPlan], days: Iterable[float] = (0, 180), *, tolerance: float = TOLERANCE
+    ) -> tuple[float, ...]:
+        """Return the steps (days) that suit all arms of a scenario: those of no treatment, landing on every event.
+
+        Arms run with the same steps differ by their treatment alone, to round-off: more dose never gives more burden,
+        and dose where there is no tumour changes nothing.
+
+        Parameters
+        ----------
+        plans
+            The plans of the arms.
+        days, tolerance
+            As for `run`.
+        """
+        events = {day for plan in plans for course in plan.active.courses for day in course.fraction_days}
+        report_days = _report_days(days)
+        landings = tuple(sorted({*report_days, *(day for day in events if day < report_days[-1])}))
+        nothing = KillSchedule.from_plan(UNTREATED, TreatmentResponse(), lambda dose: dose.values)
+        return self._grow(nothing, landings, _step_control(tolerance), None, None).days
+
     def run(
         self,
         plan: TherapyPlan = UNTREATED,
@@ -193,12 +212,15 @@ class GrowthSimulation:
         response: TreatmentResponse | None = None,
         *,
         tolerance: float = TOLERANCE,
+        steps: Sequence[float] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Forecast:
-        """Grow the tumour under one plan; arguments and errors as for `simulate`."""
+        """Grow the tumour under one plan; arguments and errors as for `simulate`.
+
+        `steps` of `shared_steps` make arms comparable to round-off; None lets the steps adapt to this plan.
+        """
         report_days = _report_days(days)
-        if not 0 < tolerance < 1:
-            raise InputError(f"tolerance: expected a number between 0 and 1, got {tolerance}.")
+        control = _step_control(tolerance)
         therapy = plan.active
         for course in therapy.courses:
             self.grid.require_same(course.dose.grid, "dose")
@@ -209,19 +231,10 @@ class GrowthSimulation:
             return self.domain.local(transfer.to_mesh(dose.values))
 
         with _timed(seconds, "transfer"):
-            initial = self.domain.local(transfer.to_mesh(self.density))
             kill = KillSchedule.from_plan(therapy, sensitivity, at_nodes)
         products = self.diffusion.products
         with _timed(seconds, "solve"):
-            trajectory = grow(
-                self.diffusion,
-                self.growth,
-                kill,
-                initial,
-                report_days,
-                StepControl(tolerance, longest=LONGEST_STEP),
-                progress,
-            )
+            trajectory = self._grow(kill, report_days, control, steps, progress)
         with _timed(seconds, "transfer"):
             nodal = {day: self.domain.gather(trajectory.density[day]) for day in report_days}
             fields = tuple(
@@ -230,7 +243,7 @@ class GrowthSimulation:
             )
             on_grid = KillSchedule.from_plan(therapy, sensitivity, lambda dose: dose.values, shape=self.grid.shape)
             log_kill = tuple(np.asarray(on_grid.log_kill(0.0, day), np.float32) for day in report_days)
-        steps = {
+        effort = {
             "steps": float(trajectory.steps),
             "steps_refused": float(trajectory.refused),
             "products": float(self.diffusion.products - products),
@@ -243,8 +256,20 @@ class GrowthSimulation:
             log_kill=log_kill,
             burden_curve=trajectory.burden_curve,
             mesh=MeshFields(mesh.points, mesh.cells, nodal, {"white": self.brain.white, "grey": self.brain.grey}),
-            figures=self.figures | steps | {f"seconds_{stage}": value for stage, value in seconds.items()},
+            figures=self.figures | effort | {f"seconds_{stage}": value for stage, value in seconds.items()},
         )
+
+    def _grow(
+        self,
+        kill: KillSchedule,
+        report_days: tuple[float, ...],
+        control: StepControl,
+        steps: Sequence[float] | None,
+        progress: Callable[[float], None] | None,
+    ) -> Trajectory:
+        """Grow the day-0 density on the mesh."""
+        initial = self.domain.local(self.brain.transfer.to_mesh(self.density))
+        return grow(self.diffusion, self.growth, kill, initial, report_days, control, progress, steps=steps)
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -271,6 +296,13 @@ def margin_mm(growth: GrowthParameters, horizon: float) -> float:
     return float(min(max(growth.front_speed * horizon, spread) + 2.0, LONGEST_MARGIN))
 
 
+def _step_control(tolerance: float) -> StepControl:
+    """Return the control of the time steps for a tolerance."""
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance: expected a number between 0 and 1, got {tolerance}.")
+    return StepControl(tolerance, longest=LONGEST_STEP)
+
+
 def _report_days(days: Iterable[float]) -> tuple[float, ...]:
     """Return the report days as ascending floats, each once."""
     result = tuple(sorted({float(day) for day in days}))
@@ -279,8 +311,28 @@ def _report_days(days: Iterable[float]) -> tuple[float, ...]:
     return result
 
 
-def _require_tumour(tissue: TissueMap, density: Scan) -> NDArray[np.float32]:
-    """Return the day-0 density once it is one that can grow."""
+def require_size(cell_size: str | pint.Quantity) -> float:
+    """Return a cell size in mm.
+
+    Raises
+    ------
+    InputError
+        It is not a positive length.
+    """
+    size = units.magnitude(cell_size, "mm", name="cell size")
+    if size <= 0:
+        raise InputError(f"cell size: expected a positive length, got {cell_size}.")
+    return size
+
+
+def require_tumour(tissue: TissueMap, density: Scan) -> NDArray[np.float32]:
+    """Return the day-0 density once it is one that can grow.
+
+    Raises
+    ------
+    InputError
+        The density leaves [0, 1], is empty, or less than `INSIDE` of it lies in the parenchyma.
+    """
     values = np.asarray(density.values, np.float32)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise InputError(f"density: expected values between 0 and 1, got {values.min():.3g} to {values.max():.3g}.")

@@ -7,6 +7,7 @@ weighted for radiation protection is not an absorbed dose.
 
 import re
 from functools import cache
+from tokenize import TokenError
 from typing import Annotated, Any
 
 import pint
@@ -19,7 +20,11 @@ __all__ = [
     "format_quantity", "magnitude", "registry",
 ]  # fmt: skip
 
-_SIEVERT = re.compile(r"\b[munµ]?(Sv|sievert|rem)s?\b", re.IGNORECASE)
+_UNIT = r"[A-Za-zµ]+(?:(?:\^|\*\*)-?\d+)?"
+_NUMBER_WITH_UNIT = re.compile(
+    rf"\s*[+-]?(?>\d+\.?\d*|\.\d+)(?>[eE][+-]?\d+)?\s*(?:(?:1\s*/|[*/])?\s*{_UNIT}(?:[\s*/]+{_UNIT})*)?\s*"
+)
+_EQUIVALENT_DOSE = re.compile(r"(?<![A-Za-z])[A-Za-zµ]*(Sv|sieverts?|rems?)(?![A-Za-z])", re.IGNORECASE)
 _SUPERSCRIPTS = str.maketrans({"²": "^2", "³": "^3", "⁻": "^-", "·": "*"})
 
 
@@ -48,10 +53,14 @@ def magnitude(value: object, unit: str, *, name: str = "value") -> float:
     """
     if isinstance(value, bool) or not isinstance(value, (str, pint.Quantity)):
         raise InputError(f"{name}: expected text with a unit such as '1 {unit}', got {value!r}. Add the unit.")
-    if _SIEVERT.search(str(value)):
+    if _EQUIVALENT_DOSE.search(str(value)):
         raise InputError(
             f"{name}: expected an absorbed dose in Gy, got {value!r}. Sievert measures a radiation-protection dose;"
             " state the absorbed dose in Gy or cGy."
+        )
+    if isinstance(value, str) and not _NUMBER_WITH_UNIT.fullmatch(value.translate(_SUPERSCRIPTS)):
+        raise InputError(
+            f"{name}: expected one number with a decimal point and a unit, such as '1.5 {unit}', got {value!r}."
         )
     try:
         text_or_quantity = value.translate(_SUPERSCRIPTS) if isinstance(value, str) else value
@@ -70,6 +79,7 @@ def magnitude(value: object, unit: str, *, name: str = "value") -> float:
         ValueError,
         ArithmeticError,
         SyntaxError,
+        TokenError,
     ) as error:
         if isinstance(error, InputError):
             raise

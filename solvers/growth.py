@@ -7,7 +7,8 @@ Between two landing points a step of Δt is
 with R the closed-form flow of growth and drug kill (`hybridtumor.models.growth`) and D the exact, monotone
 diffusion (`hybridtumor.solvers.diffusion`). Both keep 0 ≤ u ≤ 1 and rise with u, so the step does; nothing is
 clipped. A fraction of radiation is an event on its day, u ← u e^{−L}; the density reported for that day is
-the one before it. Splitting after Strang (SIAM J. Numer. Anal. 1968).
+the one before it. Arms that take the same steps keep their order exactly: more kill never leaves more cells.
+Splitting after Strang (SIAM J. Numer. Anal. 1968).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from hybridtumor.models.growth import reaction_flow, surviving
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.solvers.diffusion import Diffusion
 from hybridtumor.solvers.petsc import MPI
-from hybridtumor.solvers.time_grid import StepControl, advance, landing_points
+from hybridtumor.solvers.time_grid import StepControl, advance, landing_points, repeat
 
 Array = NDArray[np.float64]
 
@@ -40,12 +41,15 @@ class Trajectory:
         Report day to the density at the degrees of freedom this rank owns.
     burden_curve
         (k, 2): day and burden ∫ u dx, mm³, on day 0, after every step and after every event.
+    days
+        Day 0 and the end of every step kept.
     steps, refused
         Steps kept and steps repeated because their error was too large.
     """
 
     density: dict[float, Array]
     burden_curve: Array
+    days: tuple[float, ...]
     steps: int
     refused: int
 
@@ -58,6 +62,8 @@ def grow(
     report_days: Sequence[float],
     control: StepControl,
     progress: Callable[[float], None] | None = None,
+    *,
+    steps: Sequence[float] | None = None,
 ) -> Trajectory:
     """Grow a density from day 0 to the last report day.
 
@@ -77,6 +83,9 @@ def grow(
         Accuracy in time.
     progress
         Called with the share of the time that is done, in [0, 1].
+    steps
+        `Trajectory.days` of another arm, whose steps are taken again without estimating their error; they have to
+        land on every report day and every event. None: steps adapt.
 
     Raises
     ------
@@ -99,7 +108,7 @@ def grow(
     _require_density(diffusion, u, 0.0)
     curve.append((0.0, diffusion.integral(u)))
     density: dict[float, Array] = {}
-    days = landing_points(report_days, kill.event_days)
+    days = landing_points(report_days, kill.event_days) if steps is None else tuple(steps)
     for start, stop in zip(days, (*days[1:], None), strict=True):
         if start in report_days:
             density[start] = u
@@ -108,9 +117,13 @@ def grow(
         if start in kill.event_days:
             u = surviving(u, kill.event_log_kill(start))
             curve.append((start, diffusion.integral(u)))
-        done = advance(u, start, stop, step, control, flow, _relative_error(diffusion), accepted)
+        if steps is None:
+            done = advance(u, start, stop, step, control, flow, _relative_error(diffusion), accepted)
+        else:
+            done = repeat(u, start, stop, flow, accepted)
         u, step, taken, refused = done.state, done.step, taken + done.taken, refused + done.refused
-    return Trajectory(density, np.asarray(curve), taken, refused)
+    kept = tuple(sorted({day for day, _ in curve}))
+    return Trajectory(density, np.asarray(curve), kept, taken, refused)
 
 
 def strang_step(

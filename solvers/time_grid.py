@@ -121,3 +121,17 @@ def advance[State](
         state, now = fine, then
         accepted(state, now)
     return Steps(state, step, taken, refused)
+
+
+def repeat[State](
+    state: State,
+    start: float,
+    stop: float,
+    flow: Callable[[State, float, float], State],
+    accepted: Callable[[State, float], None],
+) -> Steps[State]:
+    """Take the step from `start` to `stop` that `advance` kept for another arm: two halves, no estimate."""
+    middle = 0.5 * (start + stop)
+    state = flow(flow(state, start, middle), middle, stop)
+    accepted(state, stop)
+    return Steps(state, stop - start, 1, 0)

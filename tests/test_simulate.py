@@ -11,7 +11,7 @@ from hybridtumor.forecast import Forecast
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.scan import Scan
 from hybridtumor.simulate import GrowthSimulation, margin_mm, simulate
-from hybridtumor.therapy import UNTREATED, Chemotherapy, Fractionation, TherapyPlan
+from hybridtumor.therapy import DoseMap, UNTREATED, Chemotherapy, Fractionation, TherapyPlan
 
 DAYS = (0, 20, 45, 90)
 
@@ -72,6 +72,26 @@ def test_more_dose_never_means_more_burden(simulation: GrowthSimulation, untreat
     burden = np.array([arm.burden for arm in arms])
     assert (np.diff(burden, axis=0) <= 0).all()
     assert (np.diff(burden, axis=0)[:, 1:] < 0).all()
+
+
+def test_arms_with_shared_steps_keep_their_order_to_round_off(simulation: GrowthSimulation) -> None:
+    plans = [TherapyPlan.of(radiation(simulation, dose)) for dose in (0.0, 0.001, 0.01, 1.0, 1.01, 60.0)]
+    steps = simulation.shared_steps(plans, DAYS)
+    arms = [simulation.run(plan, DAYS, steps=steps) for plan in plans]
+    curves = np.array([arm.burden_curve for arm in arms[1:]])
+    assert (curves[:, :, 0] == curves[0, :, 0]).all()
+    assert (np.diff(curves[:, :, 1], axis=0) <= 1e-12 * curves[0, :, 1]).all()
+    assert (np.diff([arm.burden for arm in arms], axis=0)[:, -1] < 0).all()
+
+
+def test_dose_where_there_is_no_tumour_changes_nothing(simulation: GrowthSimulation) -> None:
+    corner = np.zeros(simulation.grid.shape, np.float32)
+    corner[:2, :2, :2] = 60.0
+    plan = TherapyPlan.of(Fractionation(DoseMap(corner, simulation.grid), fractions=30, first_day=7))
+    steps = simulation.shared_steps([plan], DAYS)
+    treated, untreated = simulation.run(plan, DAYS, steps=steps), simulation.run(days=DAYS, steps=steps)
+    for ours, theirs in zip(treated.density, untreated.density, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_log_kill_on_the_grid_is_that_of_the_plan(simulation: GrowthSimulation) -> None:
