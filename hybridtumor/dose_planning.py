@@ -228,19 +228,12 @@ def dose_from_nifti(
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     for name, mask, share in (("tumour", tumour, 0.01), ("brain", brain, 0.10)):
-        if mask is not None and (missed := _uncovered(mask, grid, dose.grid)) > share:
+        if mask is not None and (missed := 1 - dose.grid.share_inside(grid.world(np.argwhere(mask)))) > share:
             raise InputError(
                 f"{path}: expected a dose grid that covers the {name}, {missed:.1%} of it lies outside."
                 " Check that dose and scans are registered, or export the dose on a larger grid."
             )
     return DoseMap(np.asarray(resample(dose.values, dose.grid, grid), np.float32), grid)
-
-
-def _uncovered(mask: BoolArray, grid: Grid, field_of_view: Grid) -> float:
-    """Return the share of a mask's voxels whose centres lie outside a field of view."""
-    index = field_of_view.index(grid.world(np.argwhere(mask)))
-    inside = ((index >= -0.5) & (index <= np.array(field_of_view.shape) - 0.5)).all(axis=1)
-    return float(1 - inside.mean()) if inside.size else 0.0
 
 
 def _require_mask(mask: BoolArray, grid: Grid, name: str) -> None:

@@ -72,6 +72,12 @@ class Grid:
         """Map world coordinates (..., 3), mm RAS+, to fractional voxel indices (..., 3)."""
         return (np.asarray(world, dtype=np.float64) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
 
+    def share_inside(self, points: ArrayLike) -> float:
+        """Return which share of world points (n, 3), mm RAS+, lies in the field of view; 1 for no points."""
+        index = self.index(points)
+        inside = ((index >= -0.5) & (index <= np.array(self.shape) - 0.5)).all(axis=-1)
+        return float(inside.mean()) if inside.size else 1.0
+
     def same_as(self, other: "Grid", tolerance: float = 1e-3) -> bool:
         """Tell whether both grids have the same shape and corners that agree within `tolerance` mm."""
         if self.shape != other.shape:

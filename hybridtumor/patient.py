@@ -3,6 +3,7 @@
 Every array of a patient lies on one grid, that of the baseline visit (day 0).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,8 @@ class Patient:
     synthetic: bool = False
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^/\\\x00-\x1f]{1,64}", self.id):
+            raise InputError(f"patient: expected an id of 1 to 64 characters without slashes, got {self.id[:80]!r}.")
         days = [visit.day for visit in self.visits]
         if not days or days[0] != 0 or days != sorted(set(days)):
             raise InputError(

@@ -44,6 +44,9 @@ FILE_NAME = "patient.yaml"
 MIN_OVERLAP = 0.9
 """Share of the brain (what is not background in that scan) that an image on another grid has to show."""
 
+MAX_UNCOVERED = 0.01
+"""Share of the tumour that a dose grid may leave out."""
+
 ScanName = Literal["T1w", "T1ce", "T2w", "FLAIR", "ADC", "PET", "CT"]
 SCAN_NAMES = get_args(ScanName)
 FileName = Annotated[StrictStr, Field(min_length=1, max_length=255)]
@@ -106,12 +109,13 @@ def load(folder: Path | str) -> Patient:
         raise InputError(f"{folder / FILE_NAME}: expected at least one scan on day 0.")
     first = file.visits[0].scans
     reader = _Reader.of(folder, first[min(first, key=SCAN_NAMES.index)])
+    visits = tuple(reader.visit(day, entry) for day, entry in zip(days, file.visits, strict=True))
     return Patient(
         id=file.id,
-        visits=tuple(reader.visit(day, entry) for day, entry in zip(days, file.visits, strict=True)),
+        visits=visits,
         tissue=None if file.tissue is None else reader.tissue(file.tissue),
         density=None if file.density is None else reader.scan(file.density),
-        dose=None if file.dose is None else reader.dose(file.dose),
+        dose=None if file.dose is None else reader.dose(file.dose, visits[0].labels),
         synthetic=file.synthetic,
     )
 
@@ -194,7 +198,14 @@ class _Reader:
         with _named(self.folder):
             return TissueMap(white, grey, csf, self.grid)
 
-    def dose(self, entry: _DoseEntry) -> DoseMap:
+    def dose(self, entry: _DoseEntry, labels: LabelMap | None) -> DoseMap:
+        field_of_view = Scan.load(self.path(entry.file)).grid
+        tumour = [] if labels is None else self.grid.world(np.argwhere(labels.mask()))
+        if len(tumour) and (missed := 1 - field_of_view.share_inside(tumour)) > MAX_UNCOVERED:
+            raise InputError(
+                f"{self.path(entry.file)}: expected a dose grid that covers the tumour, {missed:.1%} of it is outside."
+                " Check that dose and scans are registered, or export the dose on a larger grid."
+            )
         values = self.scan(entry.file, outside=0).values * np.float32(units.magnitude(f"1 {entry.unit}", "Gy"))
         with _named(self.path(entry.file)):
             return DoseMap(values, self.grid)
@@ -202,8 +213,7 @@ class _Reader:
     def _on_grid(self, values: FloatArray, grid: Grid, name: str, *, order: int, outside: float) -> FloatArray:
         if self.grid.same_as(grid):
             return values
-        index = grid.index(self.brain)
-        seen = float(np.mean(np.all((index > -0.5) & (index < np.array(grid.shape) - 0.5), axis=1)))
+        seen = grid.share_inside(self.brain)
         if seen < MIN_OVERLAP:
             raise InputError(
                 f"{self.path(name)}: expected an image that shows at least {MIN_OVERLAP:.0%} of the brain of the first"

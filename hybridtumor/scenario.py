@@ -6,11 +6,21 @@ Quantities carry units, plain numbers are days since the baseline scan or counts
 import json
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from hybridtumor import units
@@ -24,6 +34,9 @@ from hybridtumor.yaml_file import load_yaml
 
 EMBEDDED_PATIENT = "mni152"
 """Patient reference that names the embedded brain and not a folder."""
+
+SHORTEST_INTERVAL = 0.01
+"""days. File names tell no closer report days apart."""
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$")]
 """Name of an arm; it becomes the name of a folder."""
@@ -43,7 +56,7 @@ class RefineOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: Annotated[int, Field(strict=True, ge=1, le=256)] = 4
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
 
 
 class Scenario(BaseModel):
@@ -58,7 +71,8 @@ class Scenario(BaseModel):
     horizon
         How far to look ahead, days.
     report_days
-        Days since the baseline scan, ascending and within the horizon; day 0 is added when it is not there.
+        Days since the baseline scan, ascending and within the horizon; day 0 and the horizon are added when they are
+        not there.
     growth, response
         Biology, the same in every arm.
     arms
@@ -87,12 +101,15 @@ class Scenario(BaseModel):
 
     @field_validator("report_days")
     @classmethod
-    def _ascend_from_zero(cls, days: tuple[float, ...]) -> tuple[float, ...]:
+    def _ascend_from_zero(cls, days: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         if not days:
             raise InputError("expected at least one day, got none.")
         if list(days) != sorted(set(days)):
             raise InputError(f"expected ascending days, each once, got {list(days)}.")
-        return days if days[0] == 0 else (0.0, *days)
+        if min((b - a for a, b in pairwise(days)), default=1.0) < SHORTEST_INTERVAL:
+            raise InputError(f"expected days at least {SHORTEST_INTERVAL} apart, got {list(days)}.")
+        horizon = info.data.get("horizon", days[-1])
+        return (*(() if days[0] == 0 else (0.0,)), *days, *((horizon,) if horizon > days[-1] else ()))
 
     @model_validator(mode="after")
     def _within_horizon(self) -> Self:

@@ -41,10 +41,13 @@ MAX_SHARE_OUTSIDE = 0.2
 """Share of the tumour that may lie outside the brain; more means that segmentation and scans do not belong together."""
 
 
-def enhances(labels: LabelMap) -> bool:
-    """Tell whether the tumour enhances: at least a tenth of its core carries the label `enhancing`."""
-    core = np.count_nonzero(labels.mask("necrosis", "enhancing"))
-    return bool(np.count_nonzero(labels.mask("enhancing")) > MIN_ENHANCING_SHARE * core)
+def enhances(labels: LabelMap | None) -> bool:
+    """Tell whether a tumour takes up contrast: not if less than a tenth of its core carries the label `enhancing`.
+
+    A tumour without a core, or without a segmentation, tells nothing; it counts as one that enhances.
+    """
+    core = 0 if labels is None else np.count_nonzero(labels.mask("necrosis", "enhancing"))
+    return labels is None or core == 0 or bool(np.count_nonzero(labels.mask("enhancing")) > MIN_ENHANCING_SHARE * core)
 
 
 def density_from_labels(

@@ -90,10 +90,10 @@ def test_quantities_arrive_as_floats_in_the_fields_units() -> None:
     ].radiation.prescription == pytest.approx(60)
 
 
-def test_day_zero_is_always_reported() -> None:
+def test_day_zero_and_the_horizon_are_always_reported() -> None:
     content = example()
     content["report_days"] = [60, 90.5]
-    assert Scenario.parse(content).report_days == (0, 60, 90.5)
+    assert Scenario.parse(content).report_days == (0, 60, 90.5, 180)
 
 
 def test_written_scenario_loads_again_equal_from_anywhere(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_plan_file_is_the_list_of_one_arm(tmp_path: Path, patient: Patient) -> N
         ({"horizon": 180}, "horizon: expected text with a unit such as '1 day', got 180. Add the unit."),
         ({"horizon": "180 Gy"}, "horizon: expected a quantity in day, got '180 Gy', which has another dimension."),
         ({"horizon": "0 days"}, "horizon: expected a horizon after day 0"),
-        ({"horizon": "nan days"}, "horizon: expected a finite quantity"),
+        ({"horizon": "1e999 days"}, "horizon: expected a finite quantity"),
         ({"report_days": [0, 60, 30]}, "report_days: expected ascending days"),
         ({"report_days": [0, 181]}, "report_days: expected days within the horizon of 180 days, got 181"),
         ({"report_days": ["60 days"]}, "report_days[0]: expected a valid number, got '60 days'"),

@@ -11,7 +11,7 @@ from hybridtumor.forecast import Forecast
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.scan import Scan
 from hybridtumor.simulate import GrowthSimulation, margin_mm, simulate
-from hybridtumor.therapy import DoseMap, UNTREATED, Chemotherapy, Fractionation, TherapyPlan
+from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation, TherapyPlan
 
 DAYS = (0, 20, 45, 90)
 
