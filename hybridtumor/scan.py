@@ -18,7 +18,7 @@ import numpy as np
 from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
-from hybridtumor.errors import InputError
+from hybridtumor.errors import InputError, ResourceError
 from hybridtumor.grid import BoolArray, Grid
 
 MODALITIES = ("T1w", "T1ce", "T2w", "FLAIR")
@@ -189,9 +189,19 @@ def write_bytes(path: Path, payload: bytes) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        _flush_folder(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
@@ -225,6 +235,8 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
         raise InputError(f"{path}: {error}") from error
     try:
         values = np.asarray(image.dataobj, dtype=np.float32).reshape(grid.shape)
+    except MemoryError as error:
+        raise ResourceError(f"{path}: expected memory for {tuple(extents)} voxels, there is too little.") from error
     except Exception as error:
         raise InputError(
             f"{path}: expected {tuple(extents)} voxels, the data end early or are damaged ({error})."
