@@ -200,7 +200,7 @@ class _Reader:
 
     def dose(self, entry: _DoseEntry, labels: LabelMap | None) -> DoseMap:
         field_of_view = Scan.load(self.path(entry.file)).grid
-        tumour = [] if labels is None else self.grid.world(np.argwhere(labels.mask()))
+        tumour = np.empty((0, 3)) if labels is None else self.grid.world(np.argwhere(labels.mask()))
         if len(tumour) and (missed := 1 - field_of_view.share_inside(tumour)) > MAX_UNCOVERED:
             raise InputError(
                 f"{self.path(entry.file)}: expected a dose grid that covers the tumour, {missed:.1%} of it is outside."

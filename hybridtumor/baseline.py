@@ -1,0 +1,134 @@
+"""Baseline: the day-0 scans as the image layer sees them, normalised, with healthy fill and tumour contrast."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridtumor.errors import InputError
+from hybridtumor.grid import BoolArray, Grid
+from hybridtumor.models.contrast import POPULATION, measure_contrast
+from hybridtumor.models.distance import distance_near
+from hybridtumor.models.healthy_fill import healthy_fill
+from hybridtumor.models.initial_density import enhances as labels_enhance
+from hybridtumor.models.intensity import IntensityScale
+from hybridtumor.models.visibility import label_map
+from hybridtumor.parameters import ImagingThresholds
+from hybridtumor.patient import Patient
+from hybridtumor.scan import LABELS, MODALITIES, LabelMap
+from hybridtumor.tissue import TissueMap
+
+NEAR_TUMOUR = 6.0
+"""mm around the tumour that do not count as healthy when intensities are normalised."""
+
+VISIBLE_TAIL = 0.1
+"""Density from which tissue is filled although no label covers it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """The baseline visit of one patient, every array on the patient's grid.
+
+    Parameters
+    ----------
+    images
+        (4, X, Y, Z) normalised scans, 0 outside the head and for a missing modality.
+    healthy
+        (4, X, Y, Z) their healthy fill.
+    labels
+        The patient's segmentation, or what the density shows where there is none.
+    density
+        n_0.
+    tissue
+        Tissue fractions.
+    scale
+        Between scanner units and normalised intensity.
+    contrast
+        (3, 4) contrast of the tumour.
+    available
+        One flag per modality.
+    enhances
+        Whether the tumour enhances.
+    """
+
+    images: NDArray[np.float32]
+    healthy: NDArray[np.float32]
+    labels: LabelMap
+    density: NDArray[np.float32]
+    tissue: TissueMap
+    scale: IntensityScale
+    contrast: NDArray[np.float32]
+    available: tuple[bool, ...]
+    enhances: bool
+
+    @property
+    def grid(self) -> Grid:
+        """The patient's grid."""
+        return self.tissue.grid
+
+    @cached_property
+    def head(self) -> BoolArray:
+        """Where there is head, (X, Y, Z)."""
+        return self.tissue.head
+
+    @cached_property
+    def soft_labels(self) -> NDArray[np.float32]:
+        """The segmentation as (3, X, Y, Z) of zeros and ones."""
+        return np.stack([self.labels.mask(name) for name in LABELS]).astype(np.float32)
+
+
+def read_baseline(
+    patient: Patient, *, population: NDArray[np.float32] = POPULATION, thresholds: ImagingThresholds | None = None
+) -> Baseline:
+    """Prepare a patient's baseline visit for the image layer.
+
+    Parameters
+    ----------
+    patient
+        With tissue and density.
+    population
+        Contrast of a typical glioma; see `hybridtumor.models.contrast`.
+    thresholds
+        Densities at which the tumour shows; used where the visit has no segmentation.
+
+    Raises
+    ------
+    InputError
+        Tissue or density is missing, or no MRI is there.
+    """
+    if patient.tissue is None or patient.density is None:
+        raise InputError(
+            f"patient {patient.id}: expected tissue and density."
+            " Load it with hybridtumor.load_patient, which derives them."
+        )
+    visit, head, density = patient.baseline, patient.tissue.head, patient.density.values
+    available = tuple(name in visit.scans for name in MODALITIES)
+    if not any(available):
+        raise InputError(f"patient {patient.id}: expected at least one of {', '.join(MODALITIES)} on day 0, got none.")
+    labels = visit.labels or LabelMap(label_map(density, thresholds or ImagingThresholds()), patient.grid)
+    tumour = labels.mask() | (density > VISIBLE_TAIL)
+    near = distance_near(tumour, patient.grid.voxel_size, NEAR_TUMOUR) <= NEAR_TUMOUR
+    scans = np.stack([visit.scans[name].values for name, there in zip(MODALITIES, available, strict=True) if there])
+    scale = IntensityScale.of(scans, head & ~near)
+    present = np.array(available)
+    images = np.zeros((len(MODALITIES), *patient.grid.shape), np.float32)
+    images[present] = scale.normalise(scans) * head
+    healthy = np.zeros_like(images)
+    healthy[present] = healthy_fill(images[present], tumour, patient.tissue)
+    full = IntensityScale(np.zeros(len(MODALITIES), np.float32), np.ones(len(MODALITIES), np.float32))
+    full.median[present], full.width[present] = scale.median, scale.width
+    soft = np.stack([labels.mask(name) for name in LABELS]).astype(np.float32)
+    contrast = measure_contrast(images, healthy, soft, patient.grid.voxel_volume, population)
+    contrast[:, ~present] = population[:, ~present]
+    return Baseline(
+        images,
+        healthy,
+        labels,
+        density,
+        patient.tissue,
+        full,
+        contrast,
+        available,
+        enhances=labels_enhance(labels),
+    )

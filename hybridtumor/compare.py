@@ -1,0 +1,274 @@
+"""compare: all arms of a scenario on one patient, from the scans to the report, in a run folder.
+
+    patient → mesh → growth of every arm → fields on the grid → follow-up MRI → figures, pictures, report
+
+Every stage writes whole files and is recorded, so that a run which is stopped anywhere goes on where it was. The arms
+share the mesh, the operators and the random numbers of the image layer; the untreated course is always among them,
+because it is what a treatment is compared with.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hybridtumor import mesh_file
+from hybridtumor.errors import InputError
+from hybridtumor.forecast import Forecast
+from hybridtumor.manifest import Manifest, input_hashes, sha256_of
+from hybridtumor.parameters import TreatmentResponse
+from hybridtumor.patient import Patient
+from hybridtumor.prepare import load_patient
+from hybridtumor.rundir import RunFolder, check_target, opened
+from hybridtumor.scenario import EMBEDDED_PATIENT, Scenario
+from hybridtumor.simulate import CELL_SIZE, GrowthSimulation, require_size, require_tumour
+from hybridtumor.solvers.petsc import MPI, on_root
+from hybridtumor.summary import arm_figures, mesh_figures
+from hybridtumor.therapy import TherapyPlan
+from hybridtumor.treatments import PATIENTS_DOSE, Treatment
+
+Progress = Callable[[str, float], None]
+"""Called with the name of a stage and the share of it that is done, in [0, 1]."""
+
+REFERENCE_NAMES = ("untreated", "no-treatment", "reference-untreated")
+
+
+def compare(
+    scenario: Scenario,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    images: bool = True,
+    cell_size: str = CELL_SIZE,
+    progress: Progress | None = None,
+) -> RunFolder:
+    """Run all arms of a scenario and write the run folder.
+
+    Parameters
+    ----------
+    scenario
+        Patient, biology and arms. An untreated arm is added when there is none.
+    out
+        The run folder: new or empty, or that of an earlier run with `resume` or `overwrite`.
+    resume
+        Go on with a run of the same scenario, inputs and version; what is finished is not done again.
+    overwrite
+        Delete an earlier run first.
+    images
+        Generate follow-up images too; without them the run holds the fields, `hybridtumor.run_images` adds them.
+    cell_size
+        Edge length of the cells at the tumour's front.
+    progress
+        Told how far each stage is.
+
+    Returns
+    -------
+    RunFolder
+        The folder with everything in it. Under MPI every rank returns the same, rank 0 alone writes.
+
+    Raises
+    ------
+    InputError
+        The scenario, the patient or the folder cannot be used; then nothing has been written.
+    ConvergenceError
+        A solver failed; the finished stages stay.
+    ResourceError
+        Memory, disk, a compiler or the weights are missing.
+    """
+    comm, root = MPI.COMM_WORLD, Path(out)
+    tell = progress or (lambda _stage, _share: None)
+    scenario = with_reference(scenario)
+    on_root(comm, lambda: check_target(root, resume=resume, overwrite=overwrite))
+    manifest = on_root(comm, lambda: describe(scenario, str(cell_size), comm.size))
+    if images:
+        on_root(comm, _require_weights)
+    prepared = on_root(comm, lambda: _prepared(scenario, root, resume=resume, progress=_most_of(tell, "patient")))
+    patient, plans = prepared
+    require_size(cell_size)
+    if patient.tissue is not None and patient.density is not None:
+        require_tumour(patient.tissue, patient.density)
+    with ExitStack() as stack:
+        folder = on_root(comm, lambda: stack.enter_context(opened(root, manifest, resume=resume, overwrite=overwrite)))
+        patient = on_root(comm, lambda: _save_inputs(folder, scenario, patient, plans))
+        tell("patient", 1.0)
+        _simulate(folder, scenario, patient, plans, comm, cell_size, tell)
+        if comm.rank == 0:
+            folder.save_summary(folder.summarise())
+            _finish(folder, patient, images=images, tell=tell)
+    return folder
+
+
+def with_reference(scenario: Scenario) -> Scenario:
+    """Return the scenario with an untreated arm first, unless one of its arms gives nothing."""
+    if any(not treatments for treatments in scenario.arms.values()):
+        return scenario
+    name = next((name for name in REFERENCE_NAMES if name not in scenario.arms), None)
+    if name is None:
+        raise InputError(
+            f"arms: expected an arm without treatment, found none and no free name for one."
+            f" Rename {REFERENCE_NAMES[0]}."
+        )
+    return scenario.model_copy(update={"arms": {name: (), **scenario.arms}})
+
+
+def describe(scenario: Scenario, cell_size: str, ranks: int = 1) -> Manifest:
+    """Return the manifest of a run that has not begun: input files by name and hash, seeds, versions."""
+    inputs = {} if scenario.patient == EMBEDDED_PATIENT else input_hashes(scenario.patient)
+    for path in _dose_files(scenario):
+        if not path.is_file():
+            raise InputError(f"{path}: expected a dose file (NIfTI), found none.")
+        inputs[f"dose {path.name}"] = sha256_of(path)
+    content = _portable(scenario, {}).model_dump(mode="json", exclude={"refine"}) | {
+        "patient": Path(scenario.patient).name,
+        "cell_size": cell_size,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Manifest(
+        digest,
+        inputs,
+        patient=Path(scenario.patient).name,
+        horizon_days=scenario.horizon,
+        seeds={"refine": scenario.refine.seed},
+        samples=scenario.refine.samples,
+        mpi_size=ranks,
+    )
+
+
+def _prepared(
+    scenario: Scenario, root: Path, *, resume: bool, progress: Callable[[float], None]
+) -> tuple[Patient, dict[str, TherapyPlan]]:
+    """Prepare the patient and the plans, or read them back where an earlier run has prepared them."""
+    if resume and (root / "manifest.json").exists():
+        folder = RunFolder.open(root)
+        if folder.finished("patient"):
+            known = folder.load_patient()
+            return known, {name: folder.load_plan(name, known.grid) for name in scenario.arms}
+    progress(0.0)
+    patient = load_patient(scenario.patient, scenario.growth, progress=progress)
+    return patient, scenario.plans(patient)
+
+
+def _require_weights() -> None:
+    """Fail now, not after minutes of growth, when the image layer has no weights."""
+    from hybridtumor.run_images import require_weights
+
+    require_weights()
+
+
+def _save_inputs(folder: RunFolder, scenario: Scenario, patient: Patient, plans: dict[str, TherapyPlan]) -> Patient:
+    """Write patient, plans and scenario, so that the folder needs nothing else; returns the patient as it is on disk.
+
+    NIfTI holds the affine in single precision: a run that goes on later starts from that, so this one does too.
+    """
+    if folder.finished("patient"):
+        return patient
+    with folder.stage("patient"):
+        folder.manifest.patient = patient.id
+        patient.save(folder.patient_path)
+        for name, plan in plans.items():
+            folder.save_plan(name, plan)
+        doses = {
+            (name, number): f"plans/{name}_course{number}.nii.gz"
+            for name, plan in plans.items()
+            for number in range(1, len(plan.courses) + 1)
+        }
+        _portable(scenario, doses).model_copy(update={"patient": "patient"}).save(folder.scenario_path)
+        exact = np.array_equal(patient.grid.affine, patient.grid.affine.astype(np.float32))
+        return patient if exact else folder.load_patient()
+
+
+def _simulate(
+    folder: RunFolder,
+    scenario: Scenario,
+    patient: Patient,
+    plans: dict[str, TherapyPlan],
+    comm: MPI.Intracomm,
+    cell_size: str,
+    tell: Progress,
+) -> None:
+    """Run the growth layer for every arm that is not finished."""
+    todo = [name for name in plans if not folder.finished(f"simulate {name}")]
+    if not todo:
+        return
+    if patient.tissue is None or patient.density is None:
+        raise InputError(
+            f"patient {patient.id}: expected tissue fractions and a day-0 density after preparation, got none."
+        )
+    tell("mesh", 0.0)
+    with folder.stage("mesh", save=comm.rank == 0):
+        simulation = GrowthSimulation.prepare(
+            patient.tissue, patient.density, scenario.growth, scenario.horizon, cell_size=cell_size
+        )
+        steps = simulation.shared_steps(plans.values(), scenario.report_days)
+    tell("mesh", 1.0)
+    for name in todo:
+        stage = f"simulate {name}"
+        with folder.stage(stage, save=comm.rank == 0):
+            forecast = simulation.run(
+                plans[name],
+                scenario.report_days,
+                scenario.response,
+                steps=steps,
+                progress=_most_of(tell, stage),
+            )
+            on_root(comm, partial(_save_arm, folder, name, patient, forecast, plans[name], scenario.response))
+        tell(stage, 1.0)
+
+
+def _most_of(tell: Progress, stage: str) -> Callable[[float], None]:
+    """Return what tells a stage's own progress; the last tenth is for writing."""
+    return lambda share: tell(stage, 0.9 * share)
+
+
+def _save_arm(
+    folder: RunFolder, name: str, patient: Patient, forecast: Forecast, plan: TherapyPlan, response: TreatmentResponse
+) -> None:
+    folder.save_forecast(name, forecast, plan, arm_figures(patient, forecast, plan, response))
+    if forecast.mesh is not None:
+        mesh_file.add_arm(folder.mesh_path, name, forecast.mesh)
+    folder.manifest.figures["mesh"] = mesh_figures(forecast)
+    solver = folder.manifest.figures.setdefault("solver", {})
+    solver[name] = {key: round(value, 6) for key, value in forecast.figures.items()}
+
+
+def _finish(folder: RunFolder, patient: Patient, *, images: bool, tell: Progress) -> None:
+    """Add images and report; both layers load only now what they need."""
+    from hybridtumor.run_report import write_report
+
+    if images:
+        from hybridtumor.run_images import add_images
+
+        add_images(folder, patient, progress=tell)
+    write_report(folder, patient, progress=partial(tell, "report"))
+
+
+def _dose_files(scenario: Scenario) -> list[Path]:
+    """Return the dose files that the arms name."""
+    courses = [treatment.radiation for treatments in scenario.arms.values() for treatment in treatments]
+    named = {course.dose for course in courses if course is not None and course.dose not in (None, PATIENTS_DOSE)}
+    return [Path(str(name)) for name in sorted(named, key=str)]
+
+
+def _portable(scenario: Scenario, doses: dict[tuple[str, int], str]) -> Scenario:
+    """Return the scenario with every dose file replaced by the run's own copy, or by its bare name without one."""
+
+    def moved(arm: str, treatments: tuple[Treatment, ...]) -> tuple[Treatment, ...]:
+        result, number = [], 0
+        for treatment in treatments:
+            course = treatment.radiation
+            number += course is not None
+            if course is not None and course.dose not in (None, PATIENTS_DOSE):
+                copy = doses.get((arm, number))
+                change = {"dose": Path(str(course.dose)).name} if copy is None else {"dose": copy, "dose_unit": "Gy"}
+                treatment = Treatment(radiation=course.model_copy(update=change))
+            result.append(treatment)
+        return tuple(result)
+
+    return scenario.model_copy(
+        update={"arms": {name: moved(name, treatments) for name, treatments in scenario.arms.items()}}
+    )

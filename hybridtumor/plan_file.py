@@ -1,0 +1,73 @@
+"""A therapy plan on disk: one JSON file for what was given when, one NIfTI file per dose map, in Gy."""
+
+import json
+from pathlib import Path
+
+from hybridtumor.errors import InputError
+from hybridtumor.grid import Grid
+from hybridtumor.scan import SYNTHETIC_NOTICE, Scan, write_bytes, write_nifti
+from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, TherapyPlan
+
+DOSE_SIDECAR = {"quantity": "absorbed dose, total of the course", "unit": "Gy", "notice": SYNTHETIC_NOTICE}
+
+
+def save_plan(plan: TherapyPlan, path: Path) -> None:
+    """Write a plan as JSON and its dose maps beside it; the JSON comes last, so that it never names a missing file."""
+    courses = []
+    for number, course in enumerate(plan.courses, start=1):
+        name = f"{path.stem}_course{number}.nii.gz"
+        write_nifti(
+            path.with_name(name),
+            course.dose.values,
+            course.dose.grid,
+            description=SYNTHETIC_NOTICE,
+            sidecar=DOSE_SIDECAR,
+        )
+        courses.append(
+            {
+                "dose": name,
+                "fractions": course.fractions,
+                "first_day": course.first_day,
+                "days": None if course.days is None else list(course.days),
+                "prescription_Gy": course.prescription,
+            }
+        )
+    drugs = [{"drug": drug.drug, "doses_day_mg_per_m2": [list(dose) for dose in drug.doses]} for drug in plan.drugs]
+    write_bytes(path, (json.dumps({"courses": courses, "drugs": drugs}, indent=2) + "\n").encode())
+
+
+def load_plan(path: Path, grid: Grid) -> TherapyPlan:
+    """Read a plan that `save_plan` wrote for a patient on `grid`.
+
+    Raises
+    ------
+    InputError
+        The file or a dose map is missing or damaged, or lies on another grid.
+    """
+    try:
+        content = json.loads(path.read_text())
+        courses, drugs = content["courses"], content["drugs"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: expected the plan of an arm, got a file that is none ({error}).") from error
+    return TherapyPlan(
+        tuple(
+            Fractionation(
+                dose=_dose(path.with_name(course["dose"]), grid),
+                fractions=course["fractions"],
+                first_day=course["first_day"],
+                days=None if course["days"] is None else tuple(course["days"]),
+                prescription=course["prescription_Gy"],
+            )
+            for course in courses
+        ),
+        tuple(
+            Chemotherapy(tuple((day, dose) for day, dose in drug["doses_day_mg_per_m2"]), drug["drug"])
+            for drug in drugs
+        ),
+    )
+
+
+def _dose(path: Path, grid: Grid) -> DoseMap:
+    scan = Scan.load(path)
+    grid.require_same(scan.grid, str(path))
+    return DoseMap(scan.values, grid)

@@ -1,0 +1,317 @@
+"""Refiner: from the growth layer's fields to follow-up MRI, with labels and spread.
+
+    x = R + M · (μ + s · r)
+
+R is the physics render at the patient's resolution, M the support in which anything may change, μ and s the
+regression and r a sample of the diffusion, both on the 2 mm working grid and interpolated trilinearly to the
+patient's (`hybridtumor.models.denoiser`). Where M is 0 the result is the patient's own scan bit for bit; day 0 is the
+baseline scan. Noise belongs to the place, the seed and the sample: arms and days share it, so differences between
+arms come from the dose, and a tumour keeps its texture from one day to the next.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hybridtumor.baseline import Baseline, read_baseline
+from hybridtumor.errors import InputError
+from hybridtumor.forecast import Forecast
+from hybridtumor.grid import Grid
+from hybridtumor.models.conditioning import IMAGE_CHANNELS, Condition, TherapyState
+from hybridtumor.models.contrast import CONTRAST_SHAPE
+from hybridtumor.models.resolution import Box, working_shape
+from hybridtumor.parameters import ImagingThresholds
+from hybridtumor.patient import Patient
+from hybridtumor.refiner_scene import DayFields, Scene, changed_box
+from hybridtumor.refiner_weights import SHIPPED, RefinerWeights, load_weights
+from hybridtumor.scan import LABELS, MODALITIES, LabelMap
+from hybridtumor.solvers.sampling import SIGMA_MAX, heun, noise_levels, start_noise
+from hybridtumor.therapy import UNTREATED, TherapyPlan
+
+Array = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FollowUpVisit:
+    """The predicted scans of one day, on the patient's grid, scanner units.
+
+    Parameters
+    ----------
+    day
+        Days since the baseline scan.
+    images
+        Modality to one sample: what a scan could look like.
+    mean, std
+        Modality to mean and standard deviation over the samples; the standard deviation is 0 outside the mask and for
+        one sample.
+    labels
+        Segmentation of the mean over the samples; outside the mask the patient's own.
+    mask
+        M in [0, 1]: where the image may differ from the baseline scan.
+    """
+
+    day: float
+    images: Mapping[str, Array]
+    mean: Mapping[str, Array]
+    std: Mapping[str, Array]
+    labels: LabelMap
+    mask: Array
+
+
+@dataclass(frozen=True, eq=False)
+class FollowUp:
+    """Predicted visits of one arm, in order of time, on the patient's grid."""
+
+    grid: Grid
+    visits: tuple[FollowUpVisit, ...]
+
+    @property
+    def days(self) -> tuple[float, ...]:
+        """The days of the visits."""
+        return tuple(visit.day for visit in self.visits)
+
+    def at(self, day: float) -> FollowUpVisit:
+        """Return the visit of a day.
+
+        Raises
+        ------
+        InputError
+            There is no visit on that day.
+        """
+        for visit in self.visits:
+            if visit.day == day:
+                return visit
+        raise InputError(f"follow-up: expected a day among {self.days}, got {day}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Refiner:
+    """The image layer with trained weights.
+
+    Parameters
+    ----------
+    weights
+        From `hybridtumor.refiner_weights.load_weights`.
+    thresholds
+        Densities at which the tumour shows.
+    steps
+        Noise levels of the sampler.
+    """
+
+    weights: RefinerWeights
+    thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
+    steps: int = 12
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> "Refiner":
+        """Load the weights at `path`, by default those that come with the package.
+
+        Raises
+        ------
+        ResourceError
+            The weights are missing or damaged.
+        """
+        return cls(load_weights(SHIPPED if path is None else Path(path)))
+
+    def refine(
+        self,
+        forecast: Forecast,
+        patient: Patient,
+        plan: TherapyPlan = UNTREATED,
+        *,
+        untreated: Forecast | None = None,
+        samples: int = 4,
+        seed: int = 0,
+        days: Sequence[float] | None = None,
+        progress: Progress | None = None,
+    ) -> FollowUp:
+        """Return follow-up scans at the report days of a forecast.
+
+        Parameters
+        ----------
+        forecast
+            Of this patient under `plan`.
+        patient
+            With tissue, density and at least one scan on day 0.
+        plan
+            What was given.
+        untreated
+            Forecast of the same patient without therapy, for the fields therapy has changed.
+        samples, seed
+            Size of the ensemble; seed of its noise.
+        days
+            Some of the forecast's days; all by default.
+        progress
+            Called with steps done and steps in all.
+
+        Raises
+        ------
+        InputError
+            Forecast and patient do not belong together, no sample is asked for, or a day is not in the forecast.
+        """
+        visits = self.visits(
+            forecast, patient, plan, untreated=untreated, samples=samples, seed=seed, days=days, progress=progress
+        )
+        return FollowUp(patient.grid, tuple(visits))
+
+    def visits(
+        self,
+        forecast: Forecast,
+        patient: Patient,
+        plan: TherapyPlan = UNTREATED,
+        *,
+        untreated: Forecast | None = None,
+        samples: int = 4,
+        seed: int = 0,
+        days: Sequence[float] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[FollowUpVisit]:
+        """Yield the visits of `refine` one by one: a day of four modalities at 1 mm takes about half a gigabyte."""
+        if samples < 1:
+            raise InputError(f"refine: expected at least one sample, got {samples}.")
+        patient.grid.require_same(forecast.grid, "forecast")
+        treated = bool(plan.active.courses or plan.active.drugs)
+        if treated and untreated is None:
+            raise InputError(
+                "refine: expected the untreated forecast beside a treated one, got none."
+                " Simulate the patient without a plan for the same days and pass it as `untreated`."
+            )
+        wanted = forecast.days if days is None else tuple(days)
+        baseline = self.baseline(patient)
+        for index, day in enumerate(wanted):
+            if progress is not None:
+                progress(index * self.steps, len(wanted) * self.steps)
+            fields = _fields_of(forecast, untreated if treated else None, patient, day)
+            condition = Condition(day, baseline.contrast, baseline.available, TherapyState.on(plan, day))
+
+            def step(done: int, _all: int, before: int = index * self.steps) -> None:
+                if progress is not None:
+                    progress(before + done, len(wanted) * self.steps)
+
+            yield self._visit(patient, baseline, fields, condition, samples, seed, step)
+        if progress is not None:
+            progress(len(wanted) * self.steps, len(wanted) * self.steps)
+
+    def baseline(self, patient: Patient) -> Baseline:
+        """Return the prepared baseline of a patient; the last one is kept for the next arm."""
+        return _baseline_of(patient, self.weights.population.tobytes(), self.thresholds)
+
+    def _visit(
+        self,
+        patient: Patient,
+        baseline: Baseline,
+        fields: DayFields,
+        condition: Condition,
+        samples: int,
+        seed: int,
+        step: Progress,
+    ) -> FollowUpVisit:
+        """Return the visit of one day."""
+        box = changed_box(fields.density_day0, fields.density, baseline)
+        scene = None if box is None else Scene.cut(baseline, fields, box, condition, self.thresholds)
+        if box is None or scene is None or not scene.drawn.support.any():
+            return _unchanged(patient, baseline, condition.day)
+        shape = working_shape(patient.grid)
+        fields_of_noise = [start_noise(IMAGE_CHANNELS, shape, seed, k, SIGMA_MAX) for k in range(samples)]
+        start = torch.stack([Tensor(box.take(field.numpy())) for field in fields_of_noise])
+        with torch.no_grad():
+            added = self.sample(scene, start, step)
+        images, labels = scene.compose(added)
+        return _composed(patient, baseline, condition.day, scene, images, labels)
+
+    def regression_mean(self, scene: Scene) -> Array:
+        """Return μ on the working grid, (7, X, Y, Z): what is added on average."""
+        mean: Array = self._regression(scene)[1][0].numpy()
+        return mean
+
+    def _regression(self, scene: Scene) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return the networks' inputs, μ and s."""
+        inputs = {name: Tensor(values)[None] for name, values in scene.inputs().items()}
+        mean, scale = self.weights.regression(inputs["baseline"], inputs["render"], inputs["fields"], inputs["vector"])
+        return inputs, mean, scale
+
+    def sample(self, scene: Scene, start: Tensor, step: Progress | None = None) -> Array:
+        """Return μ + s r on the working grid for every sample, (samples, 7, X, Y, Z).
+
+        Parameters
+        ----------
+        scene
+            What the networks are told.
+        start
+            (samples, 7, X, Y, Z) from `hybridtumor.solvers.sampling.start_noise`, cut to the scene's box.
+        """
+        inputs, mean, scale = self._regression(scene)
+        fields, vector = inputs["fields"], inputs["vector"]
+        known = (inputs["render"] + Tensor(scene.working_support) * mean, scale.log(), fields, vector)
+        repeated = [part.expand(len(start), *part.shape[1:]) for part in known]
+        remainder = heun(
+            lambda y, sigma: self.weights.denoiser(y, sigma, *repeated), start, noise_levels(self.steps), progress=step
+        )
+        added: Array = (mean + scale * remainder).numpy()
+        return added
+
+
+@lru_cache(maxsize=1)
+def _baseline_of(patient: Patient, population: bytes, thresholds: ImagingThresholds) -> Baseline:
+    return read_baseline(
+        patient, population=np.frombuffer(population, np.float32).reshape(CONTRAST_SHAPE), thresholds=thresholds
+    )
+
+
+def _fields_of(forecast: Forecast, untreated: Forecast | None, patient: Patient, day: float) -> DayFields:
+    """Return the fields of a day; the forecast's own day 0 is the density nothing has changed from."""
+    density, log_kill = forecast.at(day)
+    before = (
+        forecast.at(0)[0] if 0 in forecast.days else patient.density.values if patient.density is not None else density
+    )
+    spared = density if untreated is None else untreated.at(day)[0]
+    moved = None if forecast.displacement is None else forecast.displacement[forecast.days.index(day)]
+    return DayFields(before, density, spared, log_kill, moved)
+
+
+def _unchanged(patient: Patient, baseline: Baseline, day: float) -> FollowUpVisit:
+    """Return the baseline visit as the visit of a day on which nothing has changed."""
+    scans = {name: patient.baseline.scans[name].values for name in MODALITIES if name in patient.baseline.scans}
+    zero = np.zeros(patient.grid.shape, np.float32)
+    return FollowUpVisit(day, scans, scans, dict.fromkeys(scans, zero), baseline.labels, zero)
+
+
+def _composed(
+    patient: Patient, baseline: Baseline, day: float, scene: Scene, images: Array, soft: Array
+) -> FollowUpVisit:
+    """Return a visit in scanner units on the patient's grid; what lies outside the support is the patient's own."""
+    box, support = scene.box.scaled(scene.factor), scene.drawn.support
+    parts: dict[str, dict[str, Array]] = {"images": {}, "mean": {}, "std": {}}
+    sampled = np.stack([baseline.scale.restore(sample) for sample in images])
+    for index, name in enumerate(MODALITIES):
+        if name not in patient.baseline.scans:
+            continue
+        scan = patient.baseline.scans[name].values
+        own = box.take(scan)
+        ensemble = np.maximum(sampled[:, index], scan.min())  # magnitude images have no value below their background
+        parts["images"][name] = _inserted(scan, box, np.where(support > 0, ensemble[0], own))
+        parts["mean"][name] = _inserted(scan, box, np.where(support > 0, ensemble.mean(axis=0), own))
+        parts["std"][name] = _inserted(np.zeros_like(scan), box, np.where(support > 0, ensemble.std(axis=0), 0))
+    codes = np.array([baseline.labels.codes[name] for name in LABELS], np.uint8)
+    chosen = np.where(soft.sum(axis=0) > 0.5, codes[soft.argmax(axis=0)], 0)
+    labels = baseline.labels.values.copy()
+    box.put(np.where(support > 0, chosen, box.take(labels)).astype(np.uint8), labels)
+    mask = np.zeros(patient.grid.shape, np.float32)
+    box.put(support, mask)
+    return FollowUpVisit(
+        day, parts["images"], parts["mean"], parts["std"], LabelMap(labels, patient.grid, baseline.labels.codes), mask
+    )
+
+
+def _inserted(whole: Array, box: Box, part: NDArray[np.floating]) -> Array:
+    """Return a copy of `whole` with `part` in the box."""
+    result = whole.copy()
+    box.put(part.astype(np.float32), result)
+    return result

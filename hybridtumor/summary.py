@@ -1,0 +1,88 @@
+"""summary.json: the figures of a run, per arm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridtumor import metrics
+from hybridtumor.dose_planning import gross_tumour
+from hybridtumor.forecast import Forecast
+from hybridtumor.models.initial_density import enhances
+from hybridtumor.models.visibility import visible_volumes
+from hybridtumor.parameters import ImagingThresholds, TreatmentResponse
+from hybridtumor.patient import Patient
+from hybridtumor.scan import LABELS
+from hybridtumor.therapy import TherapyPlan
+
+
+def arm_figures(
+    patient: Patient,
+    forecast: Forecast,
+    plan: TherapyPlan,
+    response: TreatmentResponse,
+    thresholds: ImagingThresholds | None = None,
+) -> dict[str, Any]:
+    """Return the figures of one arm as ``summary.json`` holds them.
+
+    Parameters
+    ----------
+    patient
+        The prepared patient; whether its tumour enhances decides how the core is named.
+    forecast
+        Fields at the report days.
+    plan, response
+        What was given and how sensitive the cells are, for the dose figures.
+    """
+    thresholds = thresholds or ImagingThresholds()
+    shows_enhancement = enhances(patient.baseline.labels)
+    volumes = [
+        visible_volumes(density, forecast.grid.voxel_volume, thresholds, enhances=shows_enhancement)
+        for density in forecast.density
+    ]
+    visible = [sum(volume.values()) for volume in volumes]
+    return {
+        "days": list(forecast.days),
+        "burden_mm3": _rounded(forecast.burden),
+        "volume_mm3": {label: _rounded([volume[label] for volume in volumes]) for label in LABELS},
+        "max_displacement_mm": _rounded(_displacement(forecast)),
+        "dose": _dose(patient, plan, response, thresholds),
+        "time_to_progression_days": metrics.time_to_progression(forecast.days, visible),
+        "burden_curve": {
+            "days": _rounded(forecast.burden_curve[:, 0]),
+            "burden_mm3": _rounded(forecast.burden_curve[:, 1]),
+        },
+    }
+
+
+def mesh_figures(forecast: Forecast) -> dict[str, Any]:
+    """Return size and shape of the mesh as ``summary.json`` holds them."""
+    figures = dict(forecast.figures)
+    mesh: dict[str, Any] = {
+        "cells": int(figures.get("cells", 0)),
+        "dofs": int(figures.get("dofs", 0)),
+        "cell_size_mm": {"min": figures.get("cell_size_min_mm"), "max": figures.get("cell_size_max_mm")},
+    }
+    return mesh
+
+
+def _displacement(forecast: Forecast) -> list[float]:
+    if forecast.displacement is None:
+        return [0.0 for _ in forecast.days]
+    return [float(np.linalg.norm(v, axis=0).max()) for v in forecast.displacement]
+
+
+def _dose(
+    patient: Patient, plan: TherapyPlan, response: TreatmentResponse, thresholds: ImagingThresholds
+) -> dict[str, float] | None:
+    """Return the dose figures; the mean is taken in the gross tumour of day 0."""
+    if not plan.active.courses:
+        return None
+    tumour = gross_tumour(patient, thresholds)
+    figures = metrics.dose_figures(plan, tumour, response.alpha_beta)
+    return None if figures is None else {name: round(value, 4) for name, value in figures.items()}
+
+
+def _rounded(values: Sequence[float] | NDArray[np.floating[Any]]) -> list[float]:
+    return [round(float(value), 4) for value in values]

@@ -1,0 +1,71 @@
+r"""Sampling the remainder r: the probability-flow ODE of Karras et al. (NeurIPS 2022), by Heun's method.
+
+    dy/dσ = (y − D(y; σ)) / σ,    σ_i = ( σ_max^{1/ρ} + i/(N−1) (σ_min^{1/ρ} − σ_max^{1/ρ}) )^ρ,    σ_N = 0
+
+The start is a Gaussian field of the spectrum of the noised remainder, S + σ_max² (`hybridtumor.models.spectrum`), so a
+moderate σ_max is enough. Noise belongs to a place in the patient, a seed and a sample, not to an arm: arms that differ
+only in dose share it (common random numbers), so that their difference is the dose's.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from hybridtumor.models.spectrum import filtered
+
+NOISE_SALT = 7919
+"""Keeps the noise of (seed, sample) apart from that of (seed + 1, sample − 1)."""
+
+SIGMA_MAX = 8.0
+"""Noise level of the start: above the remainder at all wavelengths below 3 cm."""
+
+
+def noise_levels(steps: int, sigma_max: float = SIGMA_MAX, sigma_min: float = 0.05, rho: float = 7.0) -> Tensor:
+    """Return the `steps` + 1 noise levels, descending, the last one 0."""
+    ramp = torch.arange(steps, dtype=torch.float64) / max(1, steps - 1)
+    levels = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+@lru_cache(maxsize=8)
+def start_noise(channels: int, shape: tuple[int, int, int], seed: int, sample: int, sigma_max: float) -> Tensor:
+    """Return the start of the ODE on the whole working grid of a patient, (channels, *shape); crop it afterwards."""
+    generator = torch.Generator().manual_seed(seed * NOISE_SALT + sample)
+    white = torch.randn((channels, *shape), generator=generator)
+    return filtered(white, lambda s: (s + sigma_max**2).sqrt())
+
+
+def heun(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    levels: Tensor,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Integrate the ODE from its start to a sample.
+
+    Parameters
+    ----------
+    denoise
+        D(y, σ) with y (B, …) and σ (B,).
+    start
+        (B, …) of the distribution of r + σ_max ε.
+    levels
+        Noise levels from `noise_levels`.
+    progress
+        Called with steps done and steps in all.
+    """
+    y = start
+    count = len(levels) - 1
+    for i, (here, there) in enumerate(zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True)):
+        slope = (y - denoise(y, y.new_full((len(y),), here))) / here
+        ahead = y + (there - here) * slope
+        if there > 0:
+            slope_ahead = (ahead - denoise(ahead, y.new_full((len(y),), there))) / there
+            ahead = y + (there - here) * (slope + slope_ahead) / 2
+        y = ahead
+        if progress is not None:
+            progress(i + 1, count)
+    return y

@@ -1,0 +1,91 @@
+"""The networks: EDM preconditioning, nothing outside the support, an untrained network adds nothing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, VECTOR_SIZE
+from hybridtumor.models.denoiser import LOG_SCALE_RANGE, Denoiser, MeanAndScale, compose
+from hybridtumor.models.spectrum import filtered, wiener, wiener_error
+from hybridtumor.models.unet import UNet
+
+TINY = (8, 8, 8)
+
+
+def inputs(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(2, IMAGE_CHANNELS, 8, 16, 8, generator=generator)
+    fields = torch.rand(2, len(FIELDS), 8, 16, 8, generator=generator)
+    support = FIELDS.index("support")
+    fields[:, support] = torch.where(fields[:, support] > 0.5, fields[:, support], 0.0)
+    return {"image": image, "fields": fields, "vector": torch.randn(2, VECTOR_SIZE, generator=generator)}
+
+
+def shaken(network: torch.nn.Module) -> torch.nn.Module:
+    """The network with no weight at zero, so that every path contributes."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return network
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 2.5])
+def test_untrained_denoiser_is_wieners_filter(sigma: float) -> None:
+    x = inputs()
+    out = Denoiser(TINY)(x["image"], torch.full((2,), sigma), x["image"], x["image"], x["fields"], x["vector"])
+    support = x["fields"][:, FIELDS.index("support"), None] > 0
+    expected = torch.where(support, wiener(x["image"], torch.full((2,), sigma)), 0.0)
+    assert torch.allclose(out, expected, atol=1e-6)
+
+
+def test_spectrum_has_unit_variance_and_wiener_its_stated_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    white, noise = (torch.randn((8, 1, 48, 48, 48), generator=generator) for _ in range(2))
+    r = filtered(white, torch.sqrt)
+    assert abs(float(r.var()) - 1) < 0.15  # few long waves fit into the box
+    for sigma in (0.1, 1.0, 3.0):
+        level = torch.full((8,), sigma)
+        error = wiener(r + sigma * noise, level) - r
+        assert abs(float(error.std() / wiener_error(level)[0]) - 1) < 0.03
+
+
+def test_wieners_filter_is_the_best_linear_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    white, noise = (torch.randn((4, 1, 32, 32, 32), generator=generator) for _ in range(2))
+    r = filtered(white, torch.sqrt)
+    level = torch.ones(4)
+    best = float((wiener(r + noise, level) - r).std())
+    assert best < float(((r + noise) / 2 - r).std())
+    assert best < float((wiener(r + noise, 1.5 * level) - r).std())
+    assert best < float((wiener(r + noise, 0.7 * level) - r).std())
+
+
+def test_denoiser_is_zero_outside_the_support() -> None:
+    x = inputs()
+    network = shaken(Denoiser(TINY))
+    out = network(x["image"], torch.ones(2), x["image"], x["image"], x["fields"], x["vector"])
+    outside = (x["fields"][:, FIELDS.index("support"), None] == 0).expand_as(out)
+    assert outside.any()
+    assert (out[outside] == 0).all()
+    assert (out[~outside] != 0).all()
+
+
+def test_untrained_regression_adds_nothing_and_its_scale_is_bounded() -> None:
+    x = inputs()
+    mean, _ = MeanAndScale(TINY)(x["image"], x["image"], x["fields"], x["vector"])
+    assert (mean == 0).all()
+    _, scale = shaken(MeanAndScale(TINY))(100 * x["image"], x["image"], x["fields"], x["vector"])
+    assert scale.log().min() >= LOG_SCALE_RANGE[0]
+    assert scale.log().max() <= LOG_SCALE_RANGE[1]
+
+
+def test_conditioning_vector_reaches_the_output() -> None:
+    network = shaken(UNet(5, 4, 3, TINY))
+    x = torch.randn(1, 5, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(network(x, torch.zeros(1, 3)), network(x, torch.ones(1, 3)))
+
+
+def test_compose_outside_support_is_the_render() -> None:
+    render, mean, scale, remainder = (torch.randn(1, 7, 4, 4, 4) for _ in range(4))
+    assert torch.equal(compose(render, torch.zeros(1, 1, 4, 4, 4), mean, scale, remainder), render)

@@ -1,0 +1,58 @@
+"""The sampler: mean and variance of a Gaussian, common random numbers, noise levels."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hybridtumor.models.spectrum import filtered, wiener
+from hybridtumor.solvers.sampling import SIGMA_MAX, heun, noise_levels, start_noise
+
+
+@pytest.mark.parametrize("steps", [20, 40])
+def test_gaussian_denoiser_gives_its_mean_and_variance(steps: int) -> None:
+    mean, spread = 0.7, 0.5
+
+    def denoise(y: Tensor, sigma: Tensor) -> Tensor:
+        level = sigma.reshape(-1, *[1] * (y.ndim - 1)) ** 2
+        return (spread**2 * y + level * mean) / (spread**2 + level)
+
+    noise = torch.randn((4, 50_000), generator=torch.Generator().manual_seed(0))
+    levels = noise_levels(steps, sigma_max=20.0, sigma_min=0.005)
+    drawn = heun(denoise, 20.0 * noise, levels)
+    assert abs(float(drawn.mean()) - mean) < 0.05
+    assert abs(float(drawn.std()) - spread) < 0.03
+
+
+def test_wieners_filter_draws_fields_of_the_spectrum() -> None:
+    levels = noise_levels(12)
+    start = torch.stack([start_noise(1, (32, 32, 32), 0, k, SIGMA_MAX) for k in range(4)])
+    drawn = heun(wiener, start, levels)
+    expected = filtered(start, lambda s: (s / (s + SIGMA_MAX**2)).sqrt())
+    assert float((drawn - expected).std()) < 0.1 * float(expected.std())
+    assert 0.7 < float(drawn.std()) < 1.3
+
+
+def test_heun_is_of_second_order() -> None:
+    levels = {steps: noise_levels(steps, 2.5, 0.2)[:-1] for steps in (20, 40)}
+
+    def error(steps: int) -> float:
+        start = (levels[steps][:1, None] ** 2 + 1).sqrt()
+        drawn = heun(lambda y, sigma: y / (sigma.reshape(-1, 1) ** 2 + 1), start, levels[steps])
+        return abs(float(drawn) - float((1 + levels[steps][-1] ** 2).sqrt()))
+
+    assert 1.7 < torch.log2(torch.tensor(error(20) / error(40))) < 2.4
+
+
+def test_noise_levels_fall_to_zero() -> None:
+    levels = noise_levels(12)
+    assert levels[0] == pytest.approx(SIGMA_MAX)
+    assert levels[-1] == 0
+    assert (levels.diff() < 0).all()
+    assert len(levels) == 13
+
+
+def test_noise_belongs_to_seed_and_sample() -> None:
+    shape = (6, 5, 4)
+    assert torch.equal(start_noise(2, shape, 3, 1, 8.0), start_noise(2, shape, 3, 1, 8.0))
+    assert not torch.equal(start_noise(2, shape, 3, 1, 8.0), start_noise(2, shape, 3, 2, 8.0))
+    assert not torch.equal(start_noise(2, shape, 3, 1, 8.0), start_noise(2, shape, 4, 1, 8.0))
