@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
@@ -87,14 +88,16 @@ def compare(
     manifest = on_root(comm, lambda: describe(scenario, str(cell_size), comm.size))
     if images:
         on_root(comm, _require_weights)
+    start = monotonic()
     prepared = on_root(comm, lambda: _prepared(scenario, root, resume=resume, progress=_most_of(tell, "patient")))
     patient, plans = prepared
+    seconds = monotonic() - start
     require_size(cell_size)
     if patient.tissue is not None and patient.density is not None:
         require_tumour(patient.tissue, patient.density)
     with ExitStack() as stack:
         folder = on_root(comm, lambda: stack.enter_context(opened(root, manifest, resume=resume, overwrite=overwrite)))
-        patient = on_root(comm, lambda: _save_inputs(folder, scenario, patient, plans))
+        patient = on_root(comm, lambda: _save_inputs(folder, scenario, patient, plans, seconds))
         tell("patient", 1.0)
         _simulate(folder, scenario, patient, plans, comm, cell_size, tell)
         if comm.rank == 0:
@@ -119,18 +122,20 @@ def with_reference(scenario: Scenario) -> Scenario:
 def describe(scenario: Scenario, cell_size: str, ranks: int = 1) -> Manifest:
     """Return the manifest of a run that has not begun: input files by name and hash, seeds, versions."""
     inputs = {} if scenario.patient == EMBEDDED_PATIENT else input_hashes(scenario.patient)
-    for path in _dose_files(scenario):
+    doses = {}
+    for place, path in _dose_files(scenario).items():
         if not path.is_file():
             raise InputError(f"{path}: expected a dose file (NIfTI), found none.")
-        inputs[f"dose {path.name}"] = sha256_of(path)
+        doses[f"dose of {place}: {path.name}"] = sha256_of(path)
     content = _portable(scenario, {}).model_dump(mode="json", exclude={"refine"}) | {
         "patient": Path(scenario.patient).name,
         "cell_size": cell_size,
+        "doses": doses,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Manifest(
         digest,
-        inputs,
+        inputs | doses,
         patient=Path(scenario.patient).name,
         horizon_days=scenario.horizon,
         seeds={"refine": scenario.refine.seed},
@@ -160,14 +165,16 @@ def _require_weights() -> None:
     require_weights()
 
 
-def _save_inputs(folder: RunFolder, scenario: Scenario, patient: Patient, plans: dict[str, TherapyPlan]) -> Patient:
+def _save_inputs(
+    folder: RunFolder, scenario: Scenario, patient: Patient, plans: dict[str, TherapyPlan], seconds: float
+) -> Patient:
     """Write patient, plans and scenario, so that the folder needs nothing else; returns the patient as it is on disk.
 
     NIfTI holds the affine in single precision: a run that goes on later starts from that, so this one does too.
     """
     if folder.finished("patient"):
         return patient
-    with folder.stage("patient"):
+    with folder.stage("patient", before=seconds):
         folder.manifest.patient = patient.id
         patient.save(folder.patient_path)
         for name, plan in plans.items():
@@ -247,11 +254,14 @@ def _finish(folder: RunFolder, patient: Patient, *, images: bool, tell: Progress
     write_report(folder, patient, progress=partial(tell, "report"))
 
 
-def _dose_files(scenario: Scenario) -> list[Path]:
-    """Return the dose files that the arms name."""
-    courses = [treatment.radiation for treatments in scenario.arms.values() for treatment in treatments]
-    named = {course.dose for course in courses if course is not None and course.dose not in (None, PATIENTS_DOSE)}
-    return [Path(str(name)) for name in sorted(named, key=str)]
+def _dose_files(scenario: Scenario) -> dict[str, Path]:
+    """Return the dose files that the arms name, by arm and number of the course."""
+    return {
+        f"{arm}, course {number}": Path(str(course.dose))
+        for arm, treatments in scenario.arms.items()
+        for number, course in enumerate((t.radiation for t in treatments if t.radiation is not None), start=1)
+        if course.dose not in (None, PATIENTS_DOSE)
+    }
 
 
 def _portable(scenario: Scenario, doses: dict[tuple[str, int], str]) -> Scenario:

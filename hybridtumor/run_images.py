@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from hybridtumor.errors import InputError
 from hybridtumor.patient import Patient
@@ -16,6 +17,7 @@ from hybridtumor.run_lock import run_lock
 from hybridtumor.run_report import write_report
 from hybridtumor.rundir import RunFolder
 from hybridtumor.scan import LABELS, Scan, write_bytes
+from hybridtumor.scenario import RefineOptions
 from hybridtumor.yaml_file import load_yaml
 
 Progress = Callable[[str, float], None]
@@ -100,10 +102,12 @@ def refine_run(
         (manifest.samples if samples is None else samples),
         (manifest.seeds["refine"] if seed is None else seed),
     )
-    if samples < 1 or seed < 0:
+    try:
+        RefineOptions(samples=samples, seed=seed)
+    except ValidationError as error:
         raise InputError(
-            f"refine: expected at least one sample and a seed that is not negative, got {samples} samples, seed {seed}."
-        )
+            f"refine: expected 1 to 256 samples and a seed from 0 to 2³¹ − 1, got {samples} samples, seed {seed}."
+        ) from error
     with run_lock(folder.root):
         _forget_images(folder, samples, seed)
         patient = folder.load_patient()
@@ -124,6 +128,7 @@ def _forget_images(folder: RunFolder, samples: int, seed: int) -> None:
         write_bytes(folder.scenario_path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
     for arm in folder.arms():
         shutil.rmtree(folder.arm_path(arm) / "mri", ignore_errors=True)
+    folder.save_summary(folder.summarise())
 
 
 def _share(tell: Progress, stage: str) -> Callable[[int, int], None]:

@@ -116,9 +116,12 @@ class RunFolder:
     # --- stages
 
     @contextmanager
-    def stage(self, name: str, *, save: bool = True) -> Iterator[None]:
-        """Do one stage: its wall time is recorded when it ends without an error. Under MPI only rank 0 saves."""
-        start = monotonic()
+    def stage(self, name: str, *, before: float = 0.0, save: bool = True) -> Iterator[None]:
+        """Do one stage: its wall time is recorded when it ends without an error. Under MPI only rank 0 saves.
+
+        `before` is the time, in seconds, that the stage took before there was a folder.
+        """
+        start = monotonic() - before
         yield
         self.manifest.stages[name] = round(monotonic() - start, 3)
         if save:

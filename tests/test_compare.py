@@ -209,7 +209,7 @@ def test_dose_files_travel_with_the_run(finished: RunFolder, patient: Path, tmp_
     }
     scenario = small_run.small_scenario(patient, arms={"given": [{"radiation": course}]})
     before = describe(scenario, small_run.COARSE)
-    assert "dose given.nii.gz" in before.inputs
+    assert "dose of given, course 1: given.nii.gz" in before.inputs
     folder = compare(scenario, tmp_path / "run", images=False, cell_size=small_run.COARSE)
     (tmp_path / "given.nii.gz").unlink()
     kept = Scenario.load(folder.scenario_path)
@@ -227,7 +227,7 @@ def test_refine_needs_nothing_but_the_run(finished: RunFolder, tmp_path: Path) -
     assert other.load_summary()["arms"]["stupp"]["mri"]["seed"] == 9
     assert not same_files(other.root / "arms", finished.root / "arms")
     assert Scenario.load(other.scenario_path).refine.samples == 1
-    with pytest.raises(InputError, match="at least one sample"):
+    with pytest.raises(InputError, match="1 to 256 samples"):
         run_images.refine_run(out, samples=0)
 
 
