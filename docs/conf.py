@@ -7,5 +7,5 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 html_theme = "furo"
 html_title = "hybridtumor"
 exclude_patterns = ["_build"]
-autodoc_typehints = "description"
+autodoc_typehints = "none"
 napoleon_google_docstring = False

@@ -38,7 +38,7 @@ EMBEDDED_PATIENT = "mni152"
 SHORTEST_INTERVAL = 0.01
 """days. File names tell no closer report days apart."""
 
-ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$")]
+ArmName = Annotated[str, Field(pattern=r"^[_A-Za-z0-9][-_A-Za-z0-9]{0,63}$")]
 """Name of an arm; it becomes the name of a folder."""
 
 
