@@ -3,14 +3,13 @@ r"""Training pairs: random examples (baseline, densities, therapy → follow-up)
 From a real case with scan X, healthy fill H and density n:
 
 - *onset*: baseline H, n_0 = 0, follow-up X;
-- *growth*: n_0 = (n − c)⁺/(1 − c), baseline H + a (X − H) + Σ_l C_l (f_l(n_0) − min(f_l(n_0), f_l(n))), where a = Σ_l
-  min(f_l(n_0), f_l(n)) is the share
-  of tissue whose label stays, so that staying tumour keeps its texture and tissue that changes its label gives
-  nothing away; follow-up X;
+- *growth*: n_0 = (n − c)⁺/(1 − c), baseline H + a (X − H) + Σ_l C_l (f_l(n_0) − min(f_l(n_0), f_l(n))), follow-up X.
+  a = Σ_l min(f_l(n_0), f_l(n)) is the share of tissue whose label stays: staying tumour keeps its texture, tissue that
+  changes its label gives nothing away;
 - *response*: an invented tumour on healthy tissue is the baseline, killed by a known log-kill, and the untouched scan
-  is the follow-up, so the network learns
-  real healthy texture.
+  is the follow-up, so the network learns real healthy texture.
 
+Every tumour is given another contrast at random, of which the render knows more or less.
 From phantoms: baseline and follow-up of the growth solver, treated or not. Densities are smoothed at random, because
 a growth model knows the extent of a tumour and not its every lobule.
 """

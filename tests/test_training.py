@@ -79,16 +79,14 @@ def test_one_batch_can_be_learnt(tmp_path: Path) -> None:
     assert float(regression_loss(regression, batch, torch.Generator()).detach()) < losses[0] - 0.2
     losses.clear()
     fit(denoiser, diffusion_loss(regression, options), lambda _: batch, options, tmp_path / "d", progress=note)
-    late = [
-        float(diffusion_loss(regression, options)(denoiser, batch, torch.Generator().manual_seed(k)).detach())
-        for k in range(8)
-    ]
-    early = [
-        float(
-            diffusion_loss(regression, options)(new_networks(TINY, TINY, 0)[1], batch, torch.Generator().manual_seed(k))
-        )
-        for k in range(8)
-    ]
+    untrained = new_networks(TINY, TINY, 0)[1]
+    late, early = (
+        [
+            float(diffusion_loss(regression, options)(net, batch, torch.Generator().manual_seed(k)).detach())
+            for k in range(8)
+        ]
+        for net in (denoiser, untrained)
+    )
     assert np.mean(late) < np.mean(early)
 
 
