@@ -10,8 +10,11 @@ arms come from the dose, and a tumour keeps its texture from one day to the next
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -221,9 +224,7 @@ class Refiner:
         shape = working_shape(patient.grid)
         fields_of_noise = [start_noise(IMAGE_CHANNELS, shape, seed, k, SIGMA_MAX) for k in range(samples)]
         start = torch.stack([Tensor(box.take(field.numpy())) for field in fields_of_noise])
-        with torch.no_grad():
-            added = self.sample(scene, start, step)
-        images, labels = scene.compose(added)
+        images, labels = scene.compose(self.sample(scene, start, step))
         return _composed(patient, baseline, condition.day, scene, images, labels)
 
     def regression_mean(self, scene: Scene) -> Array:
@@ -231,6 +232,7 @@ class Refiner:
         mean: Array = self._regression(scene)[1][0].numpy()
         return mean
 
+    @torch.no_grad()
     def _regression(self, scene: Scene) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return the networks' inputs, μ and s."""
         inputs = {name: Tensor(values)[None] for name, values in scene.inputs().items()}
@@ -240,22 +242,52 @@ class Refiner:
     def sample(self, scene: Scene, start: Tensor, step: Progress | None = None) -> Array:
         """Return μ + s r on the working grid for every sample, (samples, 7, X, Y, Z).
 
+        Every sample is computed by one thread, as many at a time as torch may use: a sample does not depend on the
+        size of the ensemble or the number of threads, and cores that others use too are not waited for at every layer.
+
         Parameters
         ----------
         scene
             What the networks are told.
         start
             (samples, 7, X, Y, Z) from `hybridtumor.solvers.sampling.start_noise`, cut to the scene's box.
+        step
+            Called with the steps done, averaged over the samples, and the steps of a sample.
         """
-        inputs, mean, scale = self._regression(scene)
-        fields, vector = inputs["fields"], inputs["vector"]
-        known = (inputs["render"] + Tensor(scene.working_support) * mean, scale.log(), fields, vector)
-        repeated = [part.expand(len(start), *part.shape[1:]) for part in known]
-        remainder = heun(
-            lambda y, sigma: self.weights.denoiser(y, sigma, *repeated), start, noise_levels(self.steps), progress=step
-        )
+        done = count(1)
+
+        def note(_done: int, steps: int) -> None:
+            if step is not None:
+                step(next(done) // len(start), steps)
+
+        with _one_thread_each() as threads, ThreadPoolExecutor(min(threads, len(start))) as pool:
+            inputs, mean, scale = self._regression(scene)
+            known = (
+                inputs["render"] + Tensor(scene.working_support) * mean,
+                scale.log(),
+                inputs["fields"],
+                inputs["vector"],
+            )
+
+            @torch.no_grad()
+            def draw(y: Tensor) -> Tensor:
+                levels = noise_levels(self.steps)
+                return heun(lambda z, sigma: self.weights.denoiser(z, sigma, *known), y[None], levels, progress=note)
+
+            remainder = torch.cat(list(pool.map(draw, start)))
         added: Array = (mean + scale * remainder).numpy()
         return added
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Let torch compute with one thread per caller; give back how many threads it had."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)

@@ -203,7 +203,7 @@ def fit(
             value = loss(model, batch_of(step).to(options.device), generator)
         if not torch.isfinite(value):
             raise ConvergenceError(
-                f"training: expected a finite loss, got {float(value)} at step {step}. Lower the learning rate."
+                f"training: expected a finite loss, got {value.item()} at step {step}. Lower the learning rate."
             )
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]

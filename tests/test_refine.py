@@ -137,8 +137,28 @@ def test_first_sample_does_not_depend_on_the_size_of_the_ensemble(
     one = refiner.refine(grown, patient, samples=1, days=(60.0,))
     assert one.days == (60.0,)
     for name in MODALITIES:
-        assert np.allclose(one.visits[0].images[name], follow_up.at(60).images[name], atol=1e-2)
+        assert np.array_equal(one.visits[0].images[name], follow_up.at(60).images[name])
         assert not one.visits[0].std[name].any()
+
+
+def test_an_image_does_not_depend_on_the_number_of_threads(
+    patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp
+) -> None:
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            assert same(follow_up, refiner.refine(grown, patient, samples=2))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_progress_ends_complete(patient: Patient, refiner: Refiner, grown: Forecast) -> None:
+    seen: list[tuple[int, int]] = []
+    refiner.refine(grown, patient, samples=2, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (9, 9)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def test_zero_dose_is_no_treatment_bit_for_bit(

@@ -74,9 +74,8 @@ def evaluate(folder: Path, refiner: Refiner, samples: int, seed: int = 0) -> dic
     fields = [start_noise(IMAGE_CHANNELS, working_shape(real.grid), seed, k, SIGMA_MAX) for k in range(samples)]
     start = torch.stack([torch.from_numpy(scene.box.take(field.numpy())) for field in fields])
     began = time.perf_counter()
-    with torch.no_grad():
-        ensemble, soft = scene.compose(refiner.sample(scene, start))
-        regression, _ = scene.compose(refiner.regression_mean(scene)[None])
+    ensemble, soft = scene.compose(refiner.sample(scene, start))
+    regression, _ = scene.compose(refiner.regression_mean(scene)[None])
     seconds = time.perf_counter() - began
     fine = scene.box.scaled(scene.factor)
     target, mask = fine.take(real.images), scene.drawn.support > 0.5
