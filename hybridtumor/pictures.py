@@ -330,6 +330,14 @@ def _scan_word(story: Story) -> str:
     return "virtual scan" if story.synthetic else "scan"
 
 
+NOTICE = "model output by hybridtumor · follow-up images are synthetic · research use only"
+"""Stands under every picture, because pictures travel without their report."""
+
+
+DPI, STRIP = 110, 18
+"""Pixels per inch of a picture, and pixels of the strip that holds the notice."""
+
+
 def arm_colour(number: int) -> str:
     """Return the colour of an arm, the same in every picture."""
     return ARM_COLOURS[number % len(ARM_COLOURS)]
@@ -340,7 +348,16 @@ def _halo() -> list[withStroke]:
 
 
 def _png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
+    """Draw a figure, with the notice in a strip below it."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    height, width = pixels.shape[0] + STRIP, pixels.shape[1]
+    framed = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    framed.figimage(pixels, 0, STRIP)
+    framed.text(1 - 6 / width, 5 / height, NOTICE, ha="right", va="bottom", fontsize=7, color="0.45")
+    FigureCanvasAgg(framed)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    framed.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
