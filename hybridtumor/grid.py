@@ -102,13 +102,6 @@ class Grid:
         extent = end - begin
         return Grid((int(extent[0]), int(extent[1]), int(extent[2])), affine)
 
-    def coarsen(self, factor: int) -> "Grid":
-        """Return the grid whose voxels are blocks of `factor`³ voxels of this one; a remainder is dropped."""
-        scale = np.diag([factor, factor, factor, 1.0])
-        scale[:3, 3] = (factor - 1) / 2
-        n = [max(1, s // factor) for s in self.shape]
-        return Grid((n[0], n[1], n[2]), self.affine @ scale)
-
 
 def resample(values: FloatArray, source: Grid, target: Grid, *, order: int = 1, outside: float = 0.0) -> FloatArray:
     """Sample an array on `source` at the voxel centres of `target`, by affine.
@@ -133,14 +126,5 @@ def resample(values: FloatArray, source: Grid, target: Grid, *, order: int = 1, 
         order=order,
         mode="grid-constant",
         cval=outside,
-    )
-    return result
-
-
-def sample(values: FloatArray, grid: Grid, points: ArrayLike, *, order: int = 1) -> NDArray[np.float64]:
-    """Interpolate an array on `grid` at world points (n, 3), mm RAS+; beyond the grid the nearest voxel counts."""
-    index = grid.index(points)
-    result: NDArray[np.float64] = ndimage.map_coordinates(
-        np.asarray(values, np.float64), index.T, order=order, mode="nearest"
     )
     return result

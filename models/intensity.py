@@ -52,7 +52,3 @@ class IntensityScale:
         """Map normalised intensity (m, …) back to scanner units."""
         shape = (-1, *[1] * (values.ndim - 1))
         return np.asarray(values * self.width.reshape(shape) + self.median.reshape(shape), np.float32)
-
-    def restore_spread(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Map a standard deviation in normalised intensity (m, …) to scanner units."""
-        return np.asarray(values * self.width.reshape(-1, *[1] * (values.ndim - 1)), np.float32)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, VECTOR_SIZE
-from hybridtumor.models.denoiser import LOG_SCALE_RANGE, Denoiser, MeanAndScale, compose
+from hybridtumor.models.denoiser import LOG_SCALE_RANGE, Denoiser, MeanAndScale
 from hybridtumor.models.spectrum import filtered, wiener, wiener_error
 from hybridtumor.models.unet import UNet
 
@@ -84,8 +84,3 @@ def test_conditioning_vector_reaches_the_output() -> None:
     network = shaken(UNet(5, 4, 3, TINY))
     x = torch.randn(1, 5, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(network(x, torch.zeros(1, 3)), network(x, torch.ones(1, 3)))
-
-
-def test_compose_outside_support_is_the_render() -> None:
-    render, mean, scale, remainder = (torch.randn(1, 7, 4, 4, 4) for _ in range(4))
-    assert torch.equal(compose(render, torch.zeros(1, 1, 4, 4, 4), mean, scale, remainder), render)
