@@ -6,14 +6,14 @@ from time import perf_counter
 
 import numpy as np
 
-from hybridtumor import mesh_file, units
+from hybridtumor import mesh_file
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import MeshFields
 from hybridtumor.meshes.brain import brain_mesh
-from hybridtumor.meshes.quality import dihedral_angles, edge_lengths
+from hybridtumor.meshes.quality import dihedral_angles, edge_lengths, stiffness_signs
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.prepare import load_patient
-from hybridtumor.simulate import margin_mm
+from hybridtumor.simulate import margin_mm, require_size
 
 
 def mesh_patient(
@@ -26,9 +26,7 @@ def mesh_patient(
     InputError
         The patient cannot be used, the cell size is not a positive length, or `out` is not a .vtu file.
     """
-    size = units.magnitude(cell_size, "mm", name="cell size")
-    if size <= 0:
-        raise InputError(f"cell size: expected a positive length, got {cell_size}.")
+    size = require_size(cell_size)
     if out is not None and out.suffix != ".vtu":
         raise InputError(f"{out}: expected a name that ends in .vtu. Rename it.")
     growth = GrowthParameters()
@@ -45,6 +43,9 @@ def mesh_patient(
     seconds = perf_counter() - start
     progress("mesh", 1.0)
     lengths, angles = edge_lengths(brain.mesh), dihedral_angles(brain.mesh)
+    inside = np.isclose(angles, 60, atol=0.01) | np.isclose(angles, 90, atol=0.01)
+    diffusivity = growth.diffusion_white * brain.white + growth.diffusion_grey * brain.grey
+    positive, largest = stiffness_signs(brain.mesh, diffusivity * brain.fraction)
     if out is not None:
         density = brain.transfer.to_mesh(patient.density.values)
         fields = {"white": brain.white, "grey": brain.grey, "fraction": brain.fraction}
@@ -55,7 +56,9 @@ def mesh_patient(
         ("cells", f"{len(brain.mesh.cells):,}"),
         ("vertices", f"{len(brain.mesh.points):,}"),
         ("edge lengths, mm", f"{lengths.min():.2f} to {lengths.max():.2f}"),
-        ("dihedral angles, degrees", f"{angles.min():.1f} to {angles.max():.1f}"),
+        ("dihedral angles of 60° or 90°", f"{inside.mean():.1%}"),
+        ("dihedral angles elsewhere (transitions)", f"{angles.min():.0f}° to {angles.max():.0f}°"),
+        ("positive off-diagonal stiffness entries", f"{positive:.2%}, largest {largest:.2%} of the diagonal"),
         ("seconds", f"{seconds:.1f}"),
         *([("written", str(out))] if out is not None else []),
     ]

@@ -95,7 +95,9 @@ def test_simulate_puts_the_plan_beside_no_treatment(case: Path) -> None:
 
 def test_mesh_tells_and_writes(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["mesh", str(case / "patient"), "--cell-size", "4 mm", "--out", str(case / "brain.vtu")]) == 0
-    assert "dihedral" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "dihedral" in told
+    assert "positive off-diagonal" in told
     assert (case / "brain.vtu").stat().st_size > 1000
 
 
