@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 RUN    ?= run/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types docs check-machine clean
+.PHONY: help demo test lint types docs check-machine clean
 
 help:  ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,10 +18,7 @@ demo: $(VENV)/.installed  ## Three dose arms on the embedded brain, through the 
 	$(BIN)/hybridtumor demo --out $(RUN) --overwrite
 
 test: $(VENV)/.installed-test  ## The test suite (≤ 15 min on 2 cores)
-	$(BIN)/pytest -m "not slow"
-
-test-slow: $(VENV)/.installed-test  ## The tests that take minutes each
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest
 
 lint: $(VENV)/.installed-test  ## ruff check and format
 	$(BIN)/ruff check .
