@@ -33,7 +33,7 @@ class MeshFields:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """Fields of one arm at the report days, on the patient's grid.
+    """Fields of one arm at the report days, on the patient's grid, where the tissue is on that day.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ class Forecast:
     log_kill
         Log-kill accumulated from day 0, one array per day, not negative.
     displacement
-        Tissue displacement, mm RAS+, one (3, nx, ny, nz) array per day; None without mechanics.
+        Displacement v, mm RAS+, one (3, nx, ny, nz) array per day: the tissue that was at X on day 0 is at X + v(X).
+        None without mechanics.
     burden_curve
         (k, 2): day and total burden ∫u dx in mm³ at every accepted step of the solver.
     mesh
@@ -54,6 +55,8 @@ class Forecast:
     figures
         What the solver reports of itself: cells, dofs, cell sizes, steps, seconds per stage, share of positive
         off-diagonals.
+    damaged
+        Damaged cells that await clearance, fraction of carrying capacity, one array per day; None: cleared at once.
     """
 
     grid: Grid
@@ -64,14 +67,32 @@ class Forecast:
     displacement: tuple[NDArray[np.float32], ...] | None = None
     mesh: MeshFields | None = None
     figures: dict[str, float] = field(default_factory=dict)
+    damaged: tuple[NDArray[np.float32], ...] | None = None
 
     def __post_init__(self) -> None:
         if list(self.days) != sorted(set(self.days)):
             raise InputError(f"forecast: expected ascending days, got {self.days}.")
-        for name in ("density", "log_kill"):
+        shapes = {
+            "density": self.grid.shape,
+            "log_kill": self.grid.shape,
+            "damaged": self.grid.shape,
+            "displacement": (3, *self.grid.shape),
+        }
+        for name, shape in shapes.items():
             fields = getattr(self, name)
-            if len(fields) != len(self.days) or any(f.shape != self.grid.shape for f in fields):
-                raise InputError(f"forecast: expected one {name} of shape {self.grid.shape} per day.")
+            if fields is not None and (len(fields) != len(self.days) or any(f.shape != shape for f in fields)):
+                raise InputError(f"forecast: expected one {name} of shape {shape} per day.")
+
+    def visible(self, day: float) -> NDArray[np.float32]:
+        """Return u + d on a report day: what MRI sees, living and damaged cells alike.
+
+        Raises
+        ------
+        InputError
+            `day` is not a report day.
+        """
+        density, _ = self.at(day)
+        return density if self.damaged is None else density + self.damaged[self.days.index(day)]
 
     @property
     def burden(self) -> tuple[float, ...]:

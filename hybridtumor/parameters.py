@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from hybridtumor import units
 from hybridtumor.errors import InputError
 
-GrowthLaw = Literal["logistic", "gompertz"]
+GrowthLaw = Literal["logistic", "gompertz", "exponential"]
+Material = Literal["linear", "neo-hookean"]
 
 
 class _Parameters(BaseModel):
@@ -31,7 +32,7 @@ class GrowthParameters(_Parameters):
     proliferation
         ρ, 1/day.
     law
-        g(u): ``logistic`` u(1−u), or ``gompertz`` u ln(1/u).
+        g(u): ``logistic`` u(1−u), ``gompertz`` u ln(1/u), or ``exponential`` u.
     """
 
     diffusion_white: units.Diffusivity = "0.13 mm^2/day"
@@ -71,12 +72,15 @@ class TreatmentResponse(_Parameters):
         Kill rate at the peak concentration after a dose of 75 mg/m², 1/day; proportional to the dose.
     temozolomide_clearance
         First-order clearance of the drug, 1/day; ln 2 · 24 h / 1.8 h by default.
+    clearance_half_time
+        Time in which half of the damaged cells are cleared away, days; 0: at once.
     """
 
     alpha: units.InverseDose = "0.035 1/Gy"
     alpha_beta: units.Dose = "10 Gy"
     temozolomide: units.Rate = "0.15 1/day"
     temozolomide_clearance: units.Rate = "9.2419624 1/day"
+    clearance_half_time: units.Time = "20 day"
 
     @model_validator(mode="after")
     def _within_physical_bounds(self) -> Self:
@@ -84,7 +88,71 @@ class TreatmentResponse(_Parameters):
             raise InputError("response: expected sensitivities that are not negative.")
         if self.alpha_beta <= 0 or self.temozolomide_clearance <= 0:
             raise InputError("response: expected α/β and the clearance to be positive.")
+        if self.clearance_half_time < 0:
+            raise InputError("response: expected a half-time of damaged cells that is not negative.")
         return self
+
+
+class MechanicalParameters(_Parameters):
+    """Parameters of the tissue mechanics.
+
+    Stiffness after Subramanian et al. (J. Math. Biol. 2019), growth strain after Abler et al.
+
+    Attributes
+    ----------
+    material
+        ``linear``: small strains, Hooke's law; ``neo-hookean``: finite strains, multiplicative growth.
+    growth_strain
+        γ: stretch of a tissue that fills with tumour, (1 + γ n_t) / (1 + γ n_0) since day 0.
+    stiffness_brain, stiffness_tumour, stiffness_csf
+        Young's moduli, kPa.
+    poisson_brain, poisson_tumour, poisson_csf
+        Poisson's ratios.
+    ventricle_pressure
+        Pressure of the CSF in the ventricles above that of day 0, kPa.
+    carried
+        Whether the cells move with the tissue in the growth equation too: diffusion pulled back to day 0, J u conserved.
+    diffusion_stress
+        η_D: D falls as exp(−η_D σ_vM) with the von Mises stress, 1/kPa.
+    proliferation_pressure
+        η_ρ: ρ falls as exp(−η_ρ p⁺) with the compressive pressure, 1/kPa.
+    interval
+        Longest time between two solutions of equilibrium in a two-way coupling, days.
+    """
+
+    material: Material = "neo-hookean"
+    growth_strain: float = 0.15
+    stiffness_brain: units.Pressure = "2.1 kPa"
+    stiffness_tumour: units.Pressure = "8.0 kPa"
+    stiffness_csf: units.Pressure = "0.1 kPa"
+    poisson_brain: float = 0.45
+    poisson_tumour: float = 0.45
+    poisson_csf: float = 0.1
+    ventricle_pressure: units.Pressure = "0 kPa"
+    carried: bool = False
+    diffusion_stress: units.InversePressure = "0 1/kPa"
+    proliferation_pressure: units.InversePressure = "0 1/kPa"
+    interval: units.Time = "15 day"
+
+    @model_validator(mode="after")
+    def _within_physical_bounds(self) -> Self:
+        if not 0 <= self.growth_strain <= 0.5:
+            raise InputError(f"mechanics: expected a growth strain between 0 and 0.5, got {self.growth_strain:g}.")
+        if min(self.stiffness_brain, self.stiffness_tumour, self.stiffness_csf) <= 0:
+            raise InputError("mechanics: expected positive stiffnesses.")
+        for ratio in (self.poisson_brain, self.poisson_tumour, self.poisson_csf):
+            if not 0 <= ratio < 0.5:
+                raise InputError(f"mechanics: expected Poisson's ratios in [0, 0.5), got {ratio:g}.")
+        if self.diffusion_stress < 0 or self.proliferation_pressure < 0:
+            raise InputError("mechanics: expected stress coefficients that are not negative.")
+        if self.interval <= 0:
+            raise InputError(f"mechanics: expected a positive interval, got {self.interval:g} days.")
+        return self
+
+    @property
+    def two_way(self) -> bool:
+        """Whether mechanics acts back on growth."""
+        return self.carried or self.diffusion_stress > 0 or self.proliferation_pressure > 0
 
 
 class ImagingThresholds(_Parameters):

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from hybridtumor.errors import InputError
 
 __all__ = [
-    "Diffusivity", "Dose", "DrugDose", "InverseDose", "Length", "Rate", "Time",
+    "Diffusivity", "Dose", "DrugDose", "InverseDose", "InversePressure", "Length", "Pressure", "Rate", "Time",
     "format_quantity", "magnitude", "registry",
 ]  # fmt: skip
 
@@ -120,3 +120,5 @@ Length = _quantity_in("mm")
 Dose = _quantity_in("Gy")
 InverseDose = _quantity_in("1/Gy")
 DrugDose = _quantity_in("mg/m^2")
+Pressure = _quantity_in("kPa")
+InversePressure = _quantity_in("1/kPa")
