@@ -1,6 +1,7 @@
 """TissueMap: which share of every voxel is white matter, grey matter and cerebrospinal fluid."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class TissueMap:
         if total.max() > 1.01:
             raise InputError(f"tissue: expected fractions that add up to at most 1, got {total.max():.3g}.")
 
-    @property
+    @cached_property
     def parenchyma(self) -> BoolArray:
         """Where tumour cells can live: the largest connected piece with more white and grey matter than CSF."""
         labels, count = ndimage.label(self.white + self.grey > 0.5)
@@ -46,7 +47,9 @@ class TissueMap:
             raise InputError("tissue: expected a brain, found no voxel with more white and grey matter than CSF.")
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        return np.asarray(labels == sizes.argmax())
+        result: BoolArray = labels == sizes.argmax()
+        result.setflags(write=False)
+        return result
 
     @property
     def head(self) -> BoolArray:

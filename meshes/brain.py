@@ -15,29 +15,30 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from hybridtumor.errors import InputError
-from hybridtumor.grid import FloatArray
-from hybridtumor.meshes.lattice import TetMesh, graded_lattice
+from hybridtumor.grid import BoolArray, FloatArray, Grid
+from hybridtumor.meshes.lattice import Lattice, TetMesh
+from hybridtumor.meshes.pieces import MIN_FILL, carrying_piece
 from hybridtumor.meshes.quality import face_neighbours, stiffness_diagonal, vertex_volumes
-from hybridtumor.meshes.transfer import GridTransfer, Samples, cell_means, locate_samples
+from hybridtumor.meshes.transfer import GridTransfer, Samples, cell_means
+from hybridtumor.meshes.voxel_samples import sampled
 from hybridtumor.tissue import TissueMap
 
 VISIBLE_DENSITY = 0.01
 """The mesh is fine within a margin of where the density exceeds this."""
 
-SLOPE = 0.35
+SLOPE = 1.0
 """Growth of the wanted cell size per mm beyond the margin."""
 
 MIN_PARENCHYMA = 0.45
 """Share of parenchyma from which a cell belongs to the brain: about half; one half itself is met exactly too often."""
 
-MIN_FILL = 0.05
-"""A vertex with less tissue than this share of its own volume is given up together with its cells."""
-
+READING = 1.5
+"""Distance of the points at which the voxels under a cell are read, in voxels."""
 
 STIFFNESS_CAP = 1.25
 """Largest K_ii / m_i allowed, in units of 8/a²."""
@@ -95,39 +96,64 @@ def brain_mesh(
             f"mesh: expected 0 < cell size ≤ coarsest and margin ≥ 0, got {cell_size_mm:g}, {coarsest_mm:g}"
             f" and {margin_mm:g} mm."
         )
-    index = np.argwhere(domain)
-    centres = grid.world(index)
-    half = np.abs(grid.affine[:3, :3]).sum(1) / 2
-    tumour = grid.world(np.argwhere(density > VISIBLE_DENSITY))
+    tumour = grid.world(_rim(density > VISIBLE_DENSITY))
     tree = cKDTree(tumour) if len(tumour) else None
 
     def size(points: NDArray[np.float64]) -> NDArray[np.float64]:
         if tree is None:
             return np.full(len(points), coarsest_mm)
-        beyond = tree.query(points)[0] - margin_mm
+        beyond = tree.query(points, distance_upper_bound=margin_mm + coarsest_mm / SLOPE)[0] - margin_mm
         return np.asarray(cell_size_mm + SLOPE * np.maximum(beyond, 0))
 
-    lattice = graded_lattice(
-        centres.min(0) - half, centres.max(0) + half, size, finest=cell_size_mm, coarsest=coarsest_mm
-    )
-    total = np.where(domain, tissue.white + tissue.grey, 1)
-    share, white = cell_means(
-        lattice, grid, [domain, np.where(domain, tissue.white / total, 0)], spacing=2 * float(grid.voxel_size.min())
-    )
-    candidate = share > MIN_PARENCHYMA
-    mesh, share, white = lattice.submesh(candidate), share[candidate], white[candidate]
-    samples = locate_samples(mesh, grid, domain)
-    keep = _kept(mesh, samples, grid.voxel_volume)
+    lower, upper = _box(domain, grid)
+    lattice = Lattice.graded(lower, upper, size, finest=cell_size_mm, coarsest=coarsest_mm)
+    samples = sampled(lattice, grid, domain)
+    mesh = lattice.mesh(samples.cubes())
+    white_share = np.zeros(grid.shape, np.float32)
+    box = tuple(slice(span[0], span[-1] + 1) for span in _spans(domain))
+    total = np.maximum(tissue.white[box] + tissue.grey[box], 0.5)  # in the domain it is no less
+    white_share[box] = domain[box] * (tissue.white[box] / total)
+    spacing = READING * float(grid.voxel_size.min())
+    share, white = cell_means(mesh, grid, [domain, white_share], spacing=spacing)
+    keep = carrying_piece(mesh, share > MIN_PARENCHYMA, samples.node_share() * grid.voxel_volume)
     if not keep.any():
         raise InputError(
             f"mesh: expected a brain thicker than the cell size of {cell_size_mm:g} mm. Choose smaller cells."
         )
-    mesh, share, white, samples = mesh.submesh(keep), share[keep], white[keep], samples.restricted(keep)
-    transfer = GridTransfer(mesh, grid, domain, samples)
+    share, white, used = share[keep], white[keep], np.zeros(len(mesh.points), bool)
+    used[mesh.cells[keep]] = True
+    mesh = mesh.submesh(keep)
+    transfer = GridTransfer(mesh, grid, domain, samples.operator(used))
     stiff = stiffness_diagonal(mesh, share) / transfer.node_volume * (cell_size_mm**2 / 8)
     fraction = np.minimum(share, 1) * np.minimum(1, STIFFNESS_CAP / stiff)[mesh.cells].min(1)
-    white_share = np.clip(white / share, 0, 1)  # rounding of the float32 interpolation
-    return BrainMesh(mesh, white_share, 1 - white_share, fraction, transfer)
+    white = np.clip(white / share, 0, 1)  # rounding of the float32 sums
+    return BrainMesh(mesh, white, 1 - white, fraction, transfer)
+
+
+def _box(domain: BoolArray, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the opposite corners of the smallest box along the world's axes that holds the voxels of a domain, mm."""
+    spans = _spans(domain)
+    if np.count_nonzero(grid.affine[:3, :3]) > 3:  # an oblique box would be larger
+        centres = grid.world(_rim(domain))
+    else:
+        centres = grid.world(np.array([[span[side] for span in spans] for side in (0, -1)]))
+    half = np.abs(grid.affine[:3, :3]).sum(1) / 2
+    return centres.min(0) - half, centres.max(0) + half
+
+
+def _spans(mask: BoolArray) -> list[NDArray[np.int64]]:
+    """Return the indices along each axis at which a mask has voxels."""
+    return [np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+
+
+def _rim(mask: BoolArray) -> NDArray[np.int64]:
+    """Return the indices of the voxels of a mask that touch its outside by a face, (k, 3)."""
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
+        return np.zeros((0, 3), np.int64)
+    inside = mask[found[0]]
+    start = np.array([part.start for part in found[0]])
+    return np.asarray(np.argwhere(inside & ~ndimage.binary_erosion(inside)) + start)
 
 
 def _kept(mesh: TetMesh, samples: Samples, voxel_volume: float) -> NDArray[np.bool_]:

@@ -76,12 +76,7 @@ def graded_lattice(lower: ArrayLike, upper: ArrayLike, size: SizeField, *, fines
     InputError
         An empty box, or not 0 < finest ≤ coarsest.
     """
-    low, high = _box(lower, upper)
-    if not 0 < finest <= coarsest < np.inf:
-        raise InputError(f"lattice: expected 0 < finest ≤ coarsest, got {finest:g} and {coarsest:g} mm.")
-    top = int(np.floor(np.log2(coarsest / finest) + 1e-9))
-    counts = np.maximum(1, np.ceil((high - low) / (finest * 2**top) - 1e-9).astype(int))
-    return _Lattice(_octree(low, counts, size, finest, top), low, np.full(3, float(finest))).mesh()
+    return Lattice.graded(lower, upper, size, finest=finest, coarsest=coarsest).mesh()
 
 
 def uniform_lattice(lower: ArrayLike, upper: ArrayLike, spacing: float) -> TetMesh:
@@ -93,7 +88,7 @@ def uniform_lattice(lower: ArrayLike, upper: ArrayLike, spacing: float) -> TetMe
     if not 0 < spacing < np.inf:
         raise InputError(f"lattice: expected a positive spacing, got {spacing:g} mm.")
     counts = np.maximum(1, np.rint((high - low) / spacing).astype(int))
-    return _Lattice([np.zeros(counts, bool)], low, (high - low) / counts).mesh()
+    return Lattice([np.zeros(counts, bool)], low, (high - low) / counts).mesh()
 
 
 def _box(lower: ArrayLike, upper: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -130,12 +125,21 @@ def _blocks[T: np.generic](array: NDArray[T]) -> NDArray[T]:
     return array.reshape(a, 2, b, 2, c, 2)
 
 
-class _Lattice:
-    """The numbering of vertices in an octree, and the tetrahedra between them, gathered as they are made."""
+class Lattice:
+    """The cubes of an octree and the numbers of the vertices in them.
+
+    Parameters
+    ----------
+    split
+        For every level k, which cubes of edge unit·2^k are split.
+    low
+        Corner of the box, mm.
+    unit
+        Edges of the smallest cubes, (3,), mm.
+    """
 
     def __init__(self, split: list[NDArray[np.bool_]], low: NDArray[np.float64], unit: NDArray[np.float64]) -> None:
         self.split, self.low, self.unit = split, low, unit
-        self.tets: list[NDArray[np.int64]] = []
         self.leaves = self._leaves()
         corner = np.zeros(np.array(split[0].shape) + 1, bool)
         centres = []
@@ -144,14 +148,34 @@ class _Lattice:
             for offset in np.ndindex(2, 2, 2):
                 corner[tuple((origin + (np.array(offset) << level)).T)] = True
             centres.append(low + (origin + 0.5 * 2**level) * unit)
-        self.points = [low + np.argwhere(corner) * unit, *centres]
+        points = [low + np.argwhere(corner) * unit, *centres]
         self.corner_id = np.where(corner, np.cumsum(corner).reshape(corner.shape) - 1, -1)
-        self.count = len(self.points[0])
+        count = len(points[0])
         self.centre_id = []
         for leaf in self.leaves:
-            number = np.cumsum(leaf).reshape(leaf.shape) - 1 + self.count
+            number = np.cumsum(leaf).reshape(leaf.shape) - 1 + count
             self.centre_id.append(np.where(leaf, number, -1))
-            self.count += int(leaf.sum())
+            count += int(leaf.sum())
+        self.face_id: dict[tuple[int, int, int], _Ids] = {}
+        for level, axis, side in self._faces():
+            layer = np.asarray(self.leaves[level].take(-side, axis))
+            self.face_id[level, axis, side] = np.where(layer, np.cumsum(layer).reshape(layer.shape) - 1 + count, -1)
+            points.append(self._face_centres(layer, level, axis, side))
+            count += int(layer.sum())
+        self.points = np.concatenate(points)
+        self.level_of_cube, self.centre_of_cube = self._cubes()
+
+    @classmethod
+    def graded(
+        cls, lower: ArrayLike, upper: ArrayLike, size: SizeField, *, finest: float, coarsest: float
+    ) -> "Lattice":
+        """Return the lattice of `graded_lattice`; arguments and errors as there."""
+        low, high = _box(lower, upper)
+        if not 0 < finest <= coarsest < np.inf:
+            raise InputError(f"lattice: expected 0 < finest ≤ coarsest, got {finest:g} and {coarsest:g} mm.")
+        top = int(np.floor(np.log2(coarsest / finest) + 1e-9))
+        counts = np.maximum(1, np.ceil((high - low) / (finest * 2**top) - 1e-9).astype(int))
+        return cls(_octree(low, counts, size, finest, top), low, np.full(3, float(finest)))
 
     def _leaves(self) -> list[NDArray[np.bool_]]:
         exists = np.ones(self.split[-1].shape, bool)
@@ -161,19 +185,65 @@ class _Lattice:
             exists = split.repeat(2, 0).repeat(2, 1).repeat(2, 2)
         return leaves[::-1]
 
-    def mesh(self) -> TetMesh:
-        """Make all tetrahedra, orient them, and return the mesh."""
-        for level in range(len(self.leaves)):
+    def _cubes(self) -> tuple[_Ids, _Ids]:
+        """Return level and centre vertex of the leaf that every smallest cube lies in."""
+        level, centre = np.zeros(self.split[0].shape, np.int64), np.zeros(self.split[0].shape, np.int64)
+        for k, number in enumerate(self.centre_id):
+            fine = number
+            for axis in range(3):
+                fine = fine.repeat(2**k, axis)
+            level[fine >= 0], centre[fine >= 0] = k, fine[fine >= 0]
+        return level, centre
+
+    def _faces(self) -> list[tuple[int, int, int]]:
+        """Return level, axis and side (0 low, 1 high) of all faces of the box."""
+        return [(level, axis, side) for level in range(len(self.leaves)) for axis in range(3) for side in range(2)]
+
+    def _face_centres(self, layer: NDArray[np.bool_], level: int, axis: int, side: int) -> NDArray[np.float64]:
+        """Return the centres of the cubes' faces in a face of the box, (k, 3), mm."""
+        position = np.insert(np.argwhere(layer) + 0.5, axis, side * self.leaves[level].shape[axis], axis=1)
+        return np.asarray(self.low + position * 2**level * self.unit)
+
+    def mesh(self, wanted: NDArray[np.bool_] | None = None) -> TetMesh:
+        """Make the tetrahedra, oriented; vertices are those of the lattice, `points`.
+
+        Parameters
+        ----------
+        wanted
+            Which of the smallest cubes matter, shape of ``split[0]``: tetrahedra between cubes that hold none of them
+            are left out. None: all.
+        """
+        return TetMesh(self.points, _Tetrahedra(self, wanted).made())
+
+
+class _Tetrahedra:
+    """The tetrahedra of a lattice, gathered as they are made."""
+
+    def __init__(self, lattice: Lattice, wanted: NDArray[np.bool_] | None) -> None:
+        self.corner_id, self.centre_id = lattice.corner_id, lattice.centre_id
+        self.face_id, self.split, self.points = lattice.face_id, lattice.split, lattice.points
+        self.useful = [np.ones(leaf.shape, bool) for leaf in lattice.leaves]
+        if wanted is not None:
+            for level in range(len(self.useful)):
+                self.useful[level] = wanted
+                if level + 1 < len(self.useful):
+                    wanted = _blocks(wanted).any(axis=(1, 3, 5))
+        self.tets: list[NDArray[np.int64]] = []
+
+    def made(self) -> NDArray[np.int64]:
+        """Return all tetrahedra, (m, 4), positively oriented."""
+        for level in range(len(self.centre_id)):
             for axis in range(3):
                 self._between_equals(level, axis)
                 if level > 0:
                     self._between_sizes(level, axis, fine_above=True)
                     self._between_sizes(level, axis, fine_above=False)
                 self._at_the_box(level, axis)
-        points, cells = np.concatenate(self.points), np.concatenate(self.tets)
-        negative = TetMesh(points, cells).volumes < 0
+        cells = np.concatenate(self.tets)
+        cells = cells[np.argsort(cells[:, 2], kind="stable")]  # neighbours in space are neighbours in memory
+        negative = TetMesh(self.points, cells).volumes < 0
         cells[negative, 2], cells[negative, 3] = cells[negative, 3], cells[negative, 2].copy()
-        return TetMesh(points, cells)
+        return cells
 
     def _corner(self, position: _Ids) -> _Ids:
         return np.asarray(self.corner_id[tuple(position.T)])
@@ -193,7 +263,7 @@ class _Lattice:
     def _between_equals(self, level: int, axis: int) -> None:
         centre = self.centre_id[level]
         below, above = _pairs(centre, axis)
-        both = (below >= 0) & (above >= 0)
+        both = (below >= 0) & (above >= 0) & np.logical_or(*_pairs(self.useful[level], axis))
         origin = (np.argwhere(both) + _unit(axis)) << level
         self._fan(below[both], above[both], origin, level, axis)
 
@@ -201,7 +271,7 @@ class _Lattice:
         """Join a cube and the four half as large behind one of its faces."""
         centres, split = _pairs(self.centre_id[level], axis), _pairs(self.split[level], axis)
         centre, refined = centres[not fine_above], split[fine_above]
-        where = (centre >= 0) & refined
+        where = (centre >= 0) & refined & np.logical_or(*_pairs(self.useful[level], axis))
         index = np.argwhere(where)
         coarse = centre[where]
         origin = (index + _unit(axis)) << level
@@ -218,17 +288,11 @@ class _Lattice:
 
     def _at_the_box(self, level: int, axis: int) -> None:
         """Close the lattice at the two faces of the box."""
-        centre = self.centre_id[level]
-        for index, plane in ((0, 0), (-1, centre.shape[axis])):
-            layer = centre.take([index], axis)
-            position = np.argwhere(layer >= 0)
-            position[:, axis] = plane
-            origin = position << level
-            half = np.where(np.arange(3) == axis, 0.0, 0.5 * 2**level)
-            self.points.append(self.low + (origin + half) * self.unit)
-            face = self.count + np.arange(len(origin))
-            self.count += len(origin)
-            self._fan(layer[layer >= 0], face, origin, level, axis)
+        for side in range(2):
+            layer = self.centre_id[level].take(-side, axis)
+            there = (layer >= 0) & self.useful[level].take(-side, axis)
+            position = np.insert(np.argwhere(there), axis, side * self.centre_id[level].shape[axis], axis=1)
+            self._fan(layer[there], self.face_id[level, axis, side][there], position << level, level, axis)
 
 
 def _unit(axis: int) -> _Ids:

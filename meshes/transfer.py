@@ -32,7 +32,10 @@ _TOLERANCE = 1e-9
 """Barycentric coordinates down to minus this count as inside; neighbours agree on their common face."""
 
 _TIE_BREAK = np.array([1.0e-4, 1.7e-4, 0.6e-4])
-"""Shift (mm) of a point before its nearest tetrahedron is sought, so that the choice does not hang on rounding."""
+"""Shift (mm) of points before their nearest tetrahedron or voxel is sought: the choice must not hang on rounding."""
+
+_FINEST_READING = 4
+"""Points per edge at which the voxels under a cell are read: 20 in all, enough for a mean."""
 
 _BLOCK = 1 << 14
 """Tetrahedra that are tested together; their coordinates fit the cache."""
@@ -85,7 +88,7 @@ class GridTransfer:
     domain
         Voxels that the mesh stands for, shape ``grid.shape``.
     samples
-        Where the samples of `locate_samples` lie in the mesh, if that is known already.
+        Where the samples of `locate_samples` lie in the mesh, or P itself, if that is known already.
 
     Attributes
     ----------
@@ -103,18 +106,21 @@ class GridTransfer:
     mesh: TetMesh
     grid: Grid
     domain: BoolArray
-    samples: InitVar[Samples | None] = None
+    samples: InitVar["Samples | sparse.csr_array | None"] = None
     operator: sparse.csr_array = field(init=False)
     node_volume: NDArray[np.float64] = field(init=False)
 
-    def __post_init__(self, samples: Samples | None) -> None:
+    def __post_init__(self, samples: "Samples | sparse.csr_array | None") -> None:
         domain = np.asarray(self.domain, bool)
         if domain.shape != self.grid.shape or not domain.any():
             raise InputError(
                 f"transfer: expected a mask of shape {self.grid.shape} with at least one voxel, got {domain.shape}."
             )
         count = int(np.count_nonzero(domain))
-        operator = _operator(self.mesh, samples or locate_samples(self.mesh, self.grid, domain), count)
+        if isinstance(samples, sparse.csr_array):
+            operator = samples
+        else:
+            operator = _operator(self.mesh, samples or locate_samples(self.mesh, self.grid, domain), count)
         volume = self.grid.voxel_volume * (operator.T @ np.ones(count))
         if not (volume > 0).all():
             operator = _operator(self.mesh, locate_samples(self.mesh, self.grid, domain, starved=volume <= 0), count)
@@ -135,6 +141,25 @@ class GridTransfer:
         inside = np.asarray(values[self.domain], np.float64)
         result: NDArray[np.float64] = self.grid.voxel_volume * (self.operator.T @ inside) / self.node_volume
         return result
+
+    def nodal_values(self, density: FloatArray) -> NDArray[np.float64]:
+        """Return the values of a density, shape ``grid.shape``, at the vertices: (n,).
+
+        `to_mesh` averages over the cells around a vertex; that raises the foot of a front by a factor A and lowers what
+        stands out. Here the mean of u and of one step of Richardson and Lucy from it is taken (Richardson, J. Opt. Soc.
+        Am. 1972), (A + 1/A)/2 ≈ 1: it conserves the burden and keeps zeros and constants just as `to_mesh` does. Where
+        it would leave the range of the density, all of it stays so much nearer to the average.
+        """
+        average = self.to_mesh(density)
+        inside = np.asarray(density[self.domain], np.float64)
+        drawn = self.operator @ average
+        ratio = np.divide(inside, drawn, out=np.zeros_like(inside), where=drawn > 0)
+        change = average * (self.grid.voxel_volume * (self.operator.T @ ratio) / self.node_volume - 1) / 2
+        high, low = inside.max(), inside.min()
+        room = np.maximum(np.where(change > 0, high - average, average - low), 0)
+        beyond = np.abs(change) > room + _TOLERANCE
+        share = float((room[beyond] / np.abs(change[beyond])).min()) if beyond.any() else 1.0
+        return np.asarray(np.clip(average + share * change, low, high))  # clips round-off alone
 
     def to_grid(self, nodal: NDArray[np.float64]) -> NDArray[np.float64]:
         """Interpolate nodal values, (n,), to the grid, shape ``grid.shape``; 0 outside the domain."""
@@ -294,22 +319,29 @@ def cell_means(
 ) -> NDArray[np.float64]:
     """Average fields on the grid over every cell, (len(fields), m).
 
-    The fields are interpolated trilinearly (0 beyond the grid) at points of a barycentric lattice in the cell, at most
-    about `spacing` mm apart. With s points per edge they are λ = (k + 1/4)/s over all k ≥ 0 with k₁ + … + k₄ = s − 1;
-    their mean is the centroid.
+    The voxels are read (0 beyond the grid) at points of a barycentric lattice in the cell, at most about `spacing` mm
+    apart, but no more than `_FINEST_READING` points per edge. With s points per edge they are λ = (k + 1/4)/s over all
+    k ≥ 0 with k₁ + … + k₄ = s − 1; their mean is the centroid.
     """
     result = np.empty((len(fields), len(mesh.cells)))
     order = np.maximum(1, np.ceil(longest_edges(mesh.corners) / spacing - 1e-6)).astype(int)
-    corners = _in_voxels(mesh, grid)
-    volumes = [np.asarray(field, np.float32) for field in fields]
+    order = np.minimum(order, _FINEST_READING)
+    vertices = grid.index(mesh.points + _TIE_BREAK)
+    low = np.clip(np.floor(vertices.min(0)), 0, grid.shape).astype(int)
+    high = np.clip(np.ceil(vertices.max(0)) + 1, 0, grid.shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low, np.maximum(low, high), strict=True))
+    volumes = [np.pad(np.asarray(field[box], np.float32), 1).ravel() for field in fields]
+    shape = np.maximum(high - low, 0) + 2
+    corners = TetMesh(vertices - (low - 1.5), mesh.cells).corners  # so that the whole part is the padded voxel
+    strides, last = np.array([shape[1] * shape[2], shape[2], 1]), (shape - 1)[:, None]
     for s in np.unique(order):
         members = np.flatnonzero(order == s)
-        own = corners[:, :, members]
         k = np.array([(*i, s - 1 - sum(i)) for i in np.ndindex(s, s, s) if sum(i) < s])
-        total = np.zeros((len(fields), len(members)))
-        for coordinates in (k + 0.25) / s:
-            points = np.tensordot(coordinates, own, 1)
-            for row, volume in zip(total, volumes, strict=True):
-                row += ndimage.map_coordinates(volume, points, order=1, mode="grid-constant", output=np.float64)
-        result[:, members] = total / len(k)
+        for start in range(0, len(members), _BLOCK):
+            block = members[start : start + _BLOCK]
+            own = corners[:, :, block].reshape(4, -1)
+            places = (((k + 0.25) / s) @ own).reshape(len(k), 3, -1).clip(0, last).astype(np.int64)
+            read = np.einsum("d,kdc->kc", strides, places)
+            for row, volume in zip(result, volumes, strict=True):
+                row[block] = volume[read].mean(0, dtype=np.float64)
     return result
