@@ -56,7 +56,10 @@ class Forecast:
         What the solver reports of itself: cells, dofs, cell sizes, steps, seconds per stage, share of positive
         off-diagonals.
     damaged
-        Damaged cells that await clearance, fraction of carrying capacity, one array per day; None: cleared at once.
+        Damaged cells that await clearance, fraction of carrying capacity, one array per day; None: nothing is killed,
+        or cleared at once. u + d may pass 1 a little where living cells grow into damaged ones.
+    damaged_curve
+        (k, 2): day and ∫d dx in mm³ at the points of `burden_curve`; None with `damaged`.
     """
 
     grid: Grid
@@ -68,6 +71,7 @@ class Forecast:
     mesh: MeshFields | None = None
     figures: dict[str, float] = field(default_factory=dict)
     damaged: tuple[NDArray[np.float32], ...] | None = None
+    damaged_curve: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if list(self.days) != sorted(set(self.days)):
@@ -82,6 +86,8 @@ class Forecast:
             fields = getattr(self, name)
             if fields is not None and (len(fields) != len(self.days) or any(f.shape != shape for f in fields)):
                 raise InputError(f"forecast: expected one {name} of shape {shape} per day.")
+        if self.damaged_curve is not None and self.damaged_curve.shape != self.burden_curve.shape:
+            raise InputError("forecast: expected the damaged cells at the points of the burden curve.")
 
     def visible(self, day: float) -> NDArray[np.float32]:
         """Return u + d on a report day: what MRI sees, living and damaged cells alike.
@@ -98,6 +104,18 @@ class Forecast:
     def burden(self) -> tuple[float, ...]:
         """Total burden ∫u dx at the report days, mm³."""
         return tuple(float(u.sum(dtype=np.float64)) * self.grid.voxel_volume for u in self.density)
+
+    @property
+    def imaged_burden(self) -> tuple[float, ...]:
+        """Burden of what MRI sees, ∫(u + d) dx, at the report days, mm³."""
+        return tuple(float(self.visible(day).sum(dtype=np.float64)) * self.grid.voxel_volume for day in self.days)
+
+    @property
+    def imaged_curve(self) -> NDArray[np.float64]:
+        """(k, 2): day and ∫(u + d) dx in mm³ at the points of `burden_curve`."""
+        if self.damaged_curve is None:
+            return self.burden_curve
+        return np.column_stack([self.burden_curve[:, 0], self.burden_curve[:, 1] + self.damaged_curve[:, 1]])
 
     def at(self, day: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return density and accumulated log-kill at a report day.

@@ -23,32 +23,38 @@ import numpy as np
 import ufl
 from numpy.typing import NDArray
 
-from hybridtumor.parameters import GrowthLaw
+from hybridtumor.parameters import GrowthLaw, GrowthParameters
 
 Array = NDArray[np.float64]
 
+NO_GROWTH = 1e-30
+"""ρ Δt below which crowding cannot be told from none in double precision."""
 
-def diffusion_form(
-    u: Any, v: Any, white: Any, grey: Any, diffusion_white: Any, diffusion_grey: Any, fraction: Any
-) -> Any:
+STEEPEST = 700.0
+"""Largest exponent of growth over a step that is told apart: e^{−700} is still a number, so that 0 stays 0."""
+
+
+def diffusivity(growth: GrowthParameters, white: Array, grey: Array) -> Array:
+    """Return D = D_w·white + D_g·grey, mm²/day, of the volume fractions of white and grey matter, any shape."""
+    return np.asarray(growth.diffusion_white * white + growth.diffusion_grey * grey)
+
+
+def diffusion_form(u: Any, v: Any, diffusivity: Any, fraction: Any) -> Any:
     """Return the UFL form ∫ φ D ∇u·∇v dx.
 
     Parameters
     ----------
     u, v
         Trial and test function.
-    white, grey
-        Volume fractions of the tissues in each cell.
-    diffusion_white, diffusion_grey
-        D of the tissues, mm²/day.
+    diffusivity
+        D in each cell, mm²/day.
     fraction
         φ, the share of each cell that is parenchyma.
     """
-    diffusivity = diffusion_white * white + diffusion_grey * grey
     return fraction * diffusivity * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx
 
 
-def logistic_flow(u: Array, rate: float, duration: float, log_kill: float = 0.0) -> Array:
+def logistic_flow(u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
     """Return the solution of u' = ρ u (1 − u) − (L/Δt) u after Δt, exactly.
 
     Parameters
@@ -56,28 +62,61 @@ def logistic_flow(u: Array, rate: float, duration: float, log_kill: float = 0.0)
     u
         Density, any shape, in [0, 1].
     rate
-        ρ, 1/day.
+        ρ, 1/day, one for all or one per entry of `u`.
     duration
         Δt, days.
     log_kill
         L ≥ 0 over the step.
     """
-    z = rate * duration - log_kill
-    decay = np.exp(-abs(z))
-    crowding = rate * duration * _phi(-abs(z)) * u
-    grown = u / (decay + crowding) if z >= 0 else u * decay / (1 + crowding)
-    return np.asarray(grown)
+    growth = rate * duration
+    z = growth - log_kill
+    crowding = growth * _phi(-np.abs(z)) * u
+    # numerator and denominator both times e^{−max(z, 0)}: no exponential overflows
+    return np.asarray(u * np.exp(np.minimum(z, 0)) / (np.exp(-np.clip(z, 0, STEEPEST)) + crowding))
 
 
-def gompertz_flow(u: Array, rate: float, duration: float, log_kill: float = 0.0) -> Array:
+def gompertz_flow(u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
     """Return the solution of u' = ρ u ln(1/u) − (L/Δt) u after Δt, exactly; arguments as for `logistic_flow`."""
-    return np.asarray(u ** np.exp(-rate * duration) * np.exp(-log_kill * _phi(-rate * duration)))
+    growth = rate * duration
+    return np.asarray(u ** np.exp(-np.minimum(growth, STEEPEST)) * np.exp(-log_kill * _phi(-growth)))
 
 
-def reaction_flow(law: GrowthLaw, u: Array, rate: float, duration: float, log_kill: float = 0.0) -> Array:
+def exponential_flow(u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
+    """Return the solution of u' = ρ u − (L/Δt) u after Δt, exactly; arguments as for `logistic_flow`.
+
+    It may pass 1, and is infinite where it cannot be told any more.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(u * np.exp(rate * duration - log_kill))
+
+
+FLOWS = {"logistic": logistic_flow, "gompertz": gompertz_flow, "exponential": exponential_flow}
+"""Closed-form flow of each growth law."""
+
+
+def reaction_flow(law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
     """Return the density after growth by `law` and kill; arguments as for `logistic_flow`."""
-    flow = logistic_flow if law == "logistic" else gompertz_flow
-    return flow(u, rate, duration, log_kill)
+    return FLOWS[law](u, rate, duration, log_kill)
+
+
+def killed_cells(law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float) -> Array:
+    """Return K = (L/Δt) ∫ u dt, the density of the cells killed over a step; arguments as for `logistic_flow`.
+
+    Exact for logistic and exponential growth, second order in Δt for Gompertz growth.
+    """
+    growth = rate * duration
+    z = growth - log_kill
+    if law == "exponential":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(log_kill * u * np.exp(np.maximum(z, 0)) * _phi(-np.abs(z)))
+    if law == "gompertz":
+        after = gompertz_flow(u, rate, duration, log_kill)
+        change = -_phi(-growth) * (growth * np.log(np.where(u > 0, u, 1.0)) + log_kill)
+        return np.asarray(log_kill * np.maximum(u, after) * _phi(-np.abs(change)))
+    mean = u * _phi(-np.abs(z))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crowded = np.logaddexp(0.0, np.log(growth * mean) + np.maximum(z, 0)) / growth
+    return np.asarray(log_kill * np.where(growth > NO_GROWTH, crowded, mean))
 
 
 def surviving(u: Array, log_kill: Array | float) -> Array:
@@ -85,6 +124,6 @@ def surviving(u: Array, log_kill: Array | float) -> Array:
     return np.asarray(u * np.exp(-np.asarray(log_kill)))
 
 
-def _phi(z: float) -> float:
+def _phi(z: float | Array) -> Array:
     """Return (e^z − 1)/z, 1 at z = 0."""
-    return float(np.expm1(z) / z) if z != 0 else 1.0
+    return np.where(z == 0, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))

@@ -26,7 +26,7 @@ from hybridtumor.meshes.domain import Domain
 from hybridtumor.models.growth import diffusion_form
 from hybridtumor.solvers.petsc import MPI, PETSc, assemble, petsc_errors
 
-TAIL = 1e-12
+TAIL = 1e-9
 """Poisson weight that may be left out of a sum."""
 
 ROUND_OFF = 1e-12
@@ -120,10 +120,8 @@ def poisson_weights(mean: float) -> tuple[int, NDArray[np.float64]]:
 
 def assemble_diffusion(
     domain: Domain,
-    white: NDArray[np.float64],
-    grey: NDArray[np.float64],
+    diffusivity: NDArray[np.float64],
     fraction: NDArray[np.float64],
-    diffusion: tuple[float, float],
     volume: NDArray[np.float64],
 ) -> Diffusion:
     """Assemble the diffusion operator.
@@ -132,17 +130,13 @@ def assemble_diffusion(
     ----------
     domain
         Where.
-    white, grey, fraction
-        Volume fractions of white and grey matter and share of parenchyma in each cell of the `TetMesh`, (m,).
-    diffusion
-        D in white and in grey matter, mm²/day.
+    diffusivity, fraction
+        D, mm²/day, and share of parenchyma in each cell of the `TetMesh`, (m,).
     volume
         Volume of each node, (n,), mm³: the lumped mass.
     """
     u, v = ufl.TrialFunction(domain.space), ufl.TestFunction(domain.space)
-    w, g, share = (domain.cell_function(values) for values in (white, grey, fraction))
-    in_white, in_grey = (domain.constant(value) for value in diffusion)
-    stiffness = assemble(diffusion_form(u, v, w, g, in_white, in_grey, share))
+    stiffness = assemble(diffusion_form(u, v, domain.cell_function(diffusivity), domain.cell_function(fraction)))
     return _monotone(domain, stiffness, domain.local(volume))
 
 
@@ -162,7 +156,10 @@ def _monotone(domain: Domain, stiffness: PETSc.Mat, volume: NDArray[np.float64])
     rate = float(comm.allreduce(float((exchange / volume).max(initial=0.0)), op=MPI.MAX))
     values /= -(volume * rate)[rows]
     values[diagonal] = 1 - exchange / (volume * rate)
-    average = PETSc.Mat().createAIJ(stiffness.getSizes(), csr=(start, columns, values), comm=stiffness.comm)
+    there = values != 0  # long edges of the lattice carry nothing
+    start = np.concatenate([[0], np.cumsum(np.bincount(rows[there], minlength=volume.size))]).astype(start.dtype)
+    csr = (start, columns[there], values[there])
+    average = PETSc.Mat().createAIJ(stiffness.getSizes(), csr=csr, comm=stiffness.comm)
     average.assemble()
     stiffness.destroy()
     return Diffusion(domain, average, rate, volume, float(count / off), float(size / total))

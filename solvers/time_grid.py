@@ -9,10 +9,15 @@ of order 2 the error of the two is
 A step with e > tol is repeated. What is left to the next landing point is cut into equal steps, so that none
 is tiny, and a step shortened by a landing point does not shorten the ones after it. Nothing is drawn from a
 clock or the number of ranks: the same problem always gets the same steps.
+
+A step that ends in a state nobody may keep (not finite, out of bounds) or in a solver that fails is tried again at
+half its length; up to the next landing point no step is longer again. After `HALVINGS` of them the run stops, and the
+error tells the last tries. A faulty state is never handed on, neither by steps that adapt nor by steps that repeat
+those of another arm.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hybridtumor.errors import ConvergenceError
@@ -21,6 +26,31 @@ ORDER = 2
 SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0
 SMALLEST = 1e-6
 """days. A step that would have to be shorter stops the run."""
+
+HALVINGS = 12
+"""How often a step may be halved between two landing points because of a fault."""
+
+TOLD = 4
+"""How many of the last tries an error tells."""
+
+ADVICE = "Check the day-0 density and the parameters."
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a state may not be kept, and what to do about it."""
+
+    what: str
+    advice: str = ADVICE
+
+
+@dataclass(frozen=True)
+class Try:
+    """A step that failed: its first day, its length in days, and why."""
+
+    day: float
+    step: float
+    fault: Fault
 
 
 def landing_points(report_days: Iterable[float], event_days: Iterable[float]) -> tuple[float, ...]:
@@ -72,6 +102,7 @@ def advance[State](
     flow: Callable[[State, float, float], State],
     relative_error: Callable[[State, State], float],
     accepted: Callable[[State, float], None],
+    fault: Callable[[State], Fault | None] = lambda _: None,
 ) -> Steps[State]:
     """Integrate from `start` to `stop` with steps that meet the tolerance.
 
@@ -87,40 +118,49 @@ def advance[State](
         (better, worse) to ‖better − worse‖ / ‖better‖.
     accepted
         Called with the state and the day after every step kept.
+    fault
+        Why a state may not be kept; None for a sound one. Under MPI the same on all ranks.
 
     Raises
     ------
     ConvergenceError
-        The step fell below `SMALLEST`, or the error is not a number.
+        A step still failed after `HALVINGS` halvings, or the tolerance asks for less than `SMALLEST`.
     """
-    now, taken, refused = start, 0, 0
+    now, taken, refused, halved, longest = start, 0, 0, 0, math.inf
+    tries: list[Try] = []
+
+    def doubled(then: float) -> tuple[State, float]:
+        middle = 0.5 * (now + then)
+        coarse = flow(state, now, then)
+        fine = flow(flow(state, now, middle), middle, then)
+        return fine, relative_error(fine, coarse) / (2**ORDER - 1)
+
     while stop - now > 1e-9 * max(1.0, abs(stop)):
         pieces = max(1, math.ceil((stop - now) / step - 1e-6))
         trial = (stop - now) / pieces
         then = stop if pieces == 1 else now + trial
-        middle = 0.5 * (now + then)
-        coarse = flow(state, now, then)
-        fine = flow(flow(state, now, middle), middle, then)
-        error = relative_error(fine, coarse) / (2**ORDER - 1)
-        if not math.isfinite(error):
-            raise ConvergenceError(
-                f"growth: expected a finite density, got {error} on day {then:g}. Check the parameters."
-            )
-        proposal = control.following(trial, error)
+        outcome = _attempt(doubled, then, lambda result: fault(result[0]) or _not_finite(result[1]))
+        if isinstance(outcome, Fault):
+            halved += 1
+            tries.append(Try(now, trial, outcome))
+            if halved > HALVINGS:
+                raise gave_up(tries)
+            step = longest = 0.5 * trial
+            continue
+        fine, error = outcome
+        proposal = min(control.following(trial, error), longest)
         if error > control.tolerance:
             refused += 1
             step = proposal
+            tries.append(Try(now, trial, _too_large(error, control.tolerance)))
             if step < SMALLEST:
-                raise ConvergenceError(
-                    f"growth: expected an error of at most {control.tolerance:g} per step, got {error:.3g}"
-                    f" on day {now:g} with a step of {trial:.3g} days. Use a larger tolerance."
-                )
+                raise gave_up(tries)
             continue
         taken += 1
         step = max(proposal, step) if trial < 0.999 * step else proposal
         state, now = fine, then
         accepted(state, now)
-    return Steps(state, step, taken, refused)
+    return Steps(state, step, taken, refused + halved)
 
 
 def repeat[State](
@@ -129,9 +169,60 @@ def repeat[State](
     stop: float,
     flow: Callable[[State, float, float], State],
     accepted: Callable[[State, float], None],
+    fault: Callable[[State], Fault | None] = lambda _: None,
 ) -> Steps[State]:
-    """Take the step from `start` to `stop` that `advance` kept for another arm: two halves, no estimate."""
-    middle = 0.5 * (start + stop)
-    state = flow(flow(state, start, middle), middle, stop)
+    """Take the step from `start` to `stop` that `advance` kept for another arm: two halves, no estimate.
+
+    A step that fails here is halved, and each half again; the arm then agrees with the others to the tolerance only.
+    Arguments as for `advance`.
+
+    Raises
+    ------
+    ConvergenceError
+        A step still failed after `HALVINGS` halvings.
+    """
+    tries: list[Try] = []
+
+    def halves(state: State, now: float, then: float, depth: int) -> State:
+        middle = 0.5 * (now + then)
+        outcome = _attempt(lambda end: flow(flow(state, now, middle), middle, end), then, fault)
+        if not isinstance(outcome, Fault):
+            return outcome
+        tries.append(Try(now, then - now, outcome))
+        if depth == HALVINGS:
+            raise gave_up(tries)
+        return halves(halves(state, now, middle, depth + 1), middle, then, depth + 1)
+
+    state = halves(state, start, stop, 0)
     accepted(state, stop)
-    return Steps(state, stop - start, 1, 0)
+    return Steps(state, stop - start, 1, len(tries))
+
+
+def gave_up(tries: Sequence[Try]) -> ConvergenceError:
+    """Return the error that tells the last tries: day, length and what was wrong with each."""
+    last = tries[-1]
+    told = "; ".join(f"day {t.day:.6g}, step {t.step:.3g}: {t.fault.what}" for t in tries[-TOLD:])
+    return ConvergenceError(
+        f"growth: expected a step from day {last.day:g} with a finite density in [0, 1] and an error within the"
+        f" tolerance, got none, {len(tries)} steps failed, the last of {last.step:.3g} days. {last.fault.advice}"
+        f" Last tries: {told}."
+    )
+
+
+def _attempt[Result](
+    take: Callable[[float], Result], then: float, fault: Callable[[Result], Fault | None]
+) -> Result | Fault:
+    """Return what a step to `then` gives, or why it may not be kept."""
+    try:
+        result = take(then)
+    except ConvergenceError as error:
+        return Fault(str(error))
+    return fault(result) or result
+
+
+def _not_finite(error: float) -> Fault | None:
+    return None if math.isfinite(error) else Fault(f"error {error}")
+
+
+def _too_large(error: float, tolerance: float) -> Fault:
+    return Fault(f"error {error:.3g}, allowed {tolerance:g}", "Use a larger tolerance.")

@@ -21,7 +21,7 @@ def lumped_volume(mesh: TetMesh) -> NDArray[np.float64]:
 def operators(mesh: TetMesh, diffusivity: float = 1.0, comm: MPI.Intracomm = MPI.COMM_SELF) -> tuple[Domain, Diffusion]:
     """Domain and diffusion of a mesh of one tissue."""
     domain, ones = distribute(mesh, comm), np.ones(len(mesh.cells))
-    return domain, assemble_diffusion(domain, ones, 0 * ones, ones, (diffusivity, diffusivity), lumped_volume(mesh))
+    return domain, assemble_diffusion(domain, diffusivity * ones, ones, lumped_volume(mesh))
 
 
 def box(
