@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hybridtumor.diffusion_tensor import DiffusionTensor
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
 from hybridtumor.scan import LabelMap, Scan
@@ -50,6 +51,8 @@ class Patient:
         Tumour cell density on day 0, fraction of carrying capacity; None until it is derived from the segmentation.
     dose
         Planned total dose, if the folder holds one.
+    diffusion_tensor
+        Of water, on its own grid, for growth along the tracts.
     synthetic
         True when no scanner saw this patient.
 
@@ -64,6 +67,7 @@ class Patient:
     tissue: TissueMap | None = None
     density: Scan | None = None
     dose: DoseMap | None = None
+    diffusion_tensor: DiffusionTensor | None = None
     synthetic: bool = False
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@
     tissue: {white: white.nii.gz, grey: grey.nii.gz, csf: csf.nii.gz}      # optional, as all that follows
     density: density.nii.gz
     dose: {file: dose.nii.gz, unit: Gy}
+    diffusion_tensor: {file: tensor.nii.gz, order: mrtrix}        # hybridtumor.diffusion_tensor; fitted from DWI
 
 Everything is brought to the grid of one baseline scan, T1w if there is one, else the next in `SCAN_NAMES`: an image
 on another grid is resampled by its affine (labels to the nearest voxel) when its field of view holds `MIN_OVERLAP` of
@@ -31,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from hybridtumor import units
 from hybridtumor.brats import is_brats_folder, load_brats
+from hybridtumor.diffusion_tensor import Axes, DiffusionTensor, Order
 from hybridtumor.errors import InputError
 from hybridtumor.grid import FloatArray, Grid, resample
 from hybridtumor.patient import Patient, Visit
@@ -46,6 +48,9 @@ MIN_OVERLAP = 0.9
 
 MAX_UNCOVERED = 0.01
 """Share of the tumour that a dose grid may leave out."""
+
+MAX_UNCOVERED_TENSOR = 0.1
+"""Share of the brain that a diffusion tensor may leave out."""
 
 ScanName = Literal["T1w", "T1ce", "T2w", "FLAIR", "ADC", "PET", "CT"]
 SCAN_NAMES = get_args(ScanName)
@@ -79,6 +84,12 @@ class _DoseEntry(_Entry):
     unit: Literal["Gy", "cGy"]
 
 
+class _TensorEntry(_Entry):
+    file: FileName
+    order: Order | None = None
+    axes: Axes | None = None
+
+
 class _PatientFile(_Entry):
     """The contents of patient.yaml."""
 
@@ -89,6 +100,7 @@ class _PatientFile(_Entry):
     tissue: _TissueEntry | None = None
     density: FileName | None = None
     dose: _DoseEntry | None = None
+    diffusion_tensor: _TensorEntry | None = None
 
 
 def load(folder: Path | str) -> Patient:
@@ -116,6 +128,7 @@ def load(folder: Path | str) -> Patient:
         tissue=None if file.tissue is None else reader.tissue(file.tissue),
         density=None if file.density is None else reader.scan(file.density),
         dose=None if file.dose is None else reader.dose(file.dose, visits[0].labels),
+        diffusion_tensor=None if file.diffusion_tensor is None else reader.tensor(file.diffusion_tensor),
         synthetic=file.synthetic,
     )
 
@@ -148,6 +161,9 @@ def save(patient: Patient, folder: Path | str) -> None:
     if patient.dose is not None:
         Scan(patient.dose.values, patient.grid).save(folder / "dose.nii.gz")
         contents["dose"] = {"file": "dose.nii.gz", "unit": "Gy"}
+    if patient.diffusion_tensor is not None:
+        patient.diffusion_tensor.save(folder / "tensor.nii.gz")
+        contents["diffusion_tensor"] = {"file": "tensor.nii.gz", "order": "fsl", "axes": "world"}
     _PatientFile.model_validate(contents)
     write_bytes(folder / FILE_NAME, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True).encode())
 
@@ -209,6 +225,15 @@ class _Reader:
         values = self.scan(entry.file, outside=0).values * np.float32(units.magnitude(f"1 {entry.unit}", "Gy"))
         with _named(self.path(entry.file)):
             return DoseMap(values, self.grid)
+
+    def tensor(self, entry: _TensorEntry) -> DiffusionTensor:
+        tensor = DiffusionTensor.load(self.path(entry.file), order=entry.order, axes=entry.axes)
+        if (missed := 1 - tensor.grid.share_inside(self.brain)) > MAX_UNCOVERED_TENSOR:
+            raise InputError(
+                f"{self.path(entry.file)}: expected a tensor image that covers the brain, {missed:.0%} of it is"
+                " outside. Check that tensor and scans are registered."
+            )
+        return tensor
 
     def _on_grid(self, values: FloatArray, grid: Grid, name: str, *, order: int, outside: float) -> FloatArray:
         if self.grid.same_as(grid):

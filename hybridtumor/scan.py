@@ -36,6 +36,9 @@ LABEL_CONVENTIONS: Mapping[str, Mapping[str, int]] = {
 SYNTHETIC_NOTICE = "SYNTHETIC by hybridtumor; research use only"
 """Written into the header and the sidecar of every image that no scanner made (NIfTI `descrip` holds 79 characters)."""
 
+DISPLACEMENT_INTENT = "displacement vector"
+"""NIfTI's intent code 1006, as nibabel calls it."""
+
 MAX_VOXELS = 1024**3
 """Largest image that is read; a header that promises more is refused before memory is asked for."""
 
@@ -157,9 +160,16 @@ def write_nifti(
 
     Both are written under a temporary name, flushed and renamed, so a reader never meets half a file. The compressed
     stream holds no time stamp: the same array gives the same bytes.
+
+    Displacements (3, X, Y, Z), mm RAS+, become NIfTI's displacement vectors: shape (X, Y, Z, 1, 3), intent code 1006,
+    components in RAS. ITK (from 5.4 on) and 3D Slicer (from 5.2 on) turn such vectors to their own LPS when they read
+    them; intent code 1007, any vector, they would take as it stands.
     """
     path = Path(path)
-    image = nib.Nifti1Image(values, grid.affine)
+    vectors = values.ndim == 4
+    image = nib.Nifti1Image(np.moveaxis(values, 0, -1)[:, :, :, None] if vectors else values, grid.affine)
+    if vectors:
+        image.header.set_intent(DISPLACEMENT_INTENT)
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(grid.affine, code=1)
     image.set_qform(grid.affine, code=1, strip_shears=True)
@@ -195,6 +205,18 @@ def write_bytes(path: Path, payload: bytes) -> None:
         raise
 
 
+def load_displacement(path: Path | str) -> tuple[NDArray[np.float32], Grid]:
+    """Read displacements, (3, X, Y, Z), mm RAS+, as `write_nifti` writes them.
+
+    Raises
+    ------
+    InputError
+        As `Scan.load`, and for an image that does not hold three components of intent code 1006.
+    """
+    values, grid = _read(Path(path), vectors=True)
+    return np.ascontiguousarray(np.moveaxis(values, -1, 0)), grid
+
+
 def _flush_folder(folder: Path) -> None:
     """Flush a folder, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -204,8 +226,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
-    """Read a NIfTI file after checking its header; see `Scan.load`."""
+def _read(path: Path, *, vectors: bool = False) -> tuple[NDArray[np.float32], Grid]:
+    """Read a NIfTI file after checking its header; see `Scan.load`. Vectors are (X, Y, Z, 3)."""
     if not path.is_file():
         raise InputError(f"{path}: expected a NIfTI file, found none.")
     try:
@@ -216,6 +238,14 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
         raise InputError(f"{path}: expected a NIfTI image, got a file that cannot be read as one ({error}).") from error
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
         raise InputError(f"{path}: expected a NIfTI image, got {type(image).__name__}. Convert it to NIfTI.")
+    if vectors:
+        if extents[3:] != [1, 3] or header.get_intent()[0] != DISPLACEMENT_INTENT:
+            raise InputError(
+                f"{path}: expected displacement vectors (intent code 1006), shape (X, Y, Z, 1, 3),"
+                f" got {header.get_intent()[0]!r} of shape {tuple(extents)}."
+            )
+        extents = extents[:3]
+    components = 3 if vectors else 1
     while len(extents) > 3 and extents[-1] == 1:
         extents.pop()
     if len(extents) != 3:
@@ -226,15 +256,17 @@ def _read(path: Path) -> tuple[NDArray[np.float32], Grid]:
         raise InputError(
             f"{path}: expected at most {MAX_VOXELS} voxels and positive extents, got shape {tuple(extents)}."
         )
-    _check_affine(path, image)
-    _check_scaling(path, image)
-    _check_size(path, int(image.dataobj.offset), int(np.prod(extents, dtype=object)) * header.get_data_dtype().itemsize)
+    check_affine(path, image)
+    check_scaling(path, image)
+    promised = components * int(np.prod(extents, dtype=object)) * header.get_data_dtype().itemsize
+    _check_size(path, int(image.dataobj.offset), promised)
     try:
         grid = Grid((extents[0], extents[1], extents[2]), image.affine)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     try:
-        values = np.asarray(image.dataobj, dtype=np.float32).reshape(grid.shape)
+        shape = (*grid.shape, components) if vectors else grid.shape
+        values = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except MemoryError as error:
         raise ResourceError(f"{path}: expected memory for {tuple(extents)} voxels, there is too little.") from error
     except Exception as error:
@@ -275,7 +307,7 @@ def _check_stream(path: Path, needed: int) -> None:
         raise InputError(f"{path}: expected a whole gzip stream, it is damaged or ends early ({error}).") from error
 
 
-def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
+def check_affine(path: Path, image: nib.Nifti1Image) -> None:
     """Refuse an affine that is not finite, and two header forms that put the image at two places."""
     sform, sform_code = image.get_sform(coded=True)
     try:
@@ -294,7 +326,7 @@ def _check_affine(path: Path, image: nib.Nifti1Image) -> None:
             )
 
 
-def _check_scaling(path: Path, image: nib.Nifti1Image) -> None:
+def check_scaling(path: Path, image: nib.Nifti1Image) -> None:
     """Refuse an intensity scaling that is not finite: nibabel ignores it and forgets it when it loads the image."""
     with ImageOpener(path) as stream:
         header = type(image.header).from_fileobj(stream, check=False)

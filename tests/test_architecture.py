@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ["vocabulary", "meshes", "models", "solvers", "workflow", "cli"]
 VOCABULARY = {
-    "brats", "errors", "forecast", "grid", "parameters", "patient", "patient_folder", "scan", "therapy", "tissue",
-    "units", "yaml_file",
+    "brats", "diffusion_tensor", "errors", "forecast", "grid", "parameters", "patient", "patient_folder", "scan",
+    "therapy", "tissue", "units", "yaml_file",
 }  # fmt: skip
 MAY_IMPORT = {
     "vocabulary": {"vocabulary"},
