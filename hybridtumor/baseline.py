@@ -1,6 +1,7 @@
 """Baseline: the day-0 scans as the image layer sees them, normalised, with healthy fill and tumour contrast."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -8,12 +9,14 @@ from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray, Grid
+from hybridtumor.models.carry import carried
 from hybridtumor.models.contrast import POPULATION, measure_contrast
 from hybridtumor.models.distance import distance_near
 from hybridtumor.models.healthy_fill import healthy_fill
 from hybridtumor.models.initial_density import enhances as labels_enhance
 from hybridtumor.models.intensity import IntensityScale
 from hybridtumor.models.visibility import label_map
+from hybridtumor.models.warp import Origins
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient
 from hybridtumor.scan import LABELS, MODALITIES, LabelMap
@@ -32,6 +35,8 @@ class Baseline:
 
     Parameters
     ----------
+    scans
+        Modality to scan, scanner units.
     images
         (4, X, Y, Z) normalised scans, 0 outside the head and for a missing modality.
     healthy
@@ -50,8 +55,11 @@ class Baseline:
         One flag per modality.
     enhances
         Whether the tumour enhances.
+    moved
+        Where the tissue is not where it was on day 0, (X, Y, Z), in a baseline that mechanics has carried along.
     """
 
+    scans: Mapping[str, NDArray[np.float32]]
     images: NDArray[np.float32]
     healthy: NDArray[np.float32]
     labels: LabelMap
@@ -61,6 +69,7 @@ class Baseline:
     contrast: NDArray[np.float32]
     available: tuple[bool, ...]
     enhances: bool
+    moved: BoolArray | None = None
 
     @property
     def grid(self) -> Grid:
@@ -76,6 +85,32 @@ class Baseline:
     def soft_labels(self) -> NDArray[np.float32]:
         """The segmentation as (3, X, Y, Z) of zeros and ones."""
         return np.stack([self.labels.mask(name) for name in LABELS]).astype(np.float32)
+
+    def carried(self, origins: Origins) -> "Baseline":
+        """Return the baseline with its tissue where it is on a later day, bit for bit the same where nothing moved.
+
+        Scans and density are carried by cubic splines, tissue fractions trilinearly, labels by the nearest voxel. The
+        healthy fill is the carried scan less the carried difference of both: they stay equal away from the tumour.
+        """
+        moved = origins.mask
+        if not moved.any():
+            return replace(self, moved=moved)
+        white, grey, csf = carried(np.stack([self.tissue.white, self.tissue.grey, self.tissue.csf]), origins, order=1)
+        tissue = replace(self.tissue, white=white, grey=grey, csf=csf)
+        absent = np.zeros(self.grid.shape, np.float32)
+        scans = carried(np.stack([self.scans.get(name, absent) for name in MODALITIES]), origins, order=3)
+        filled = carried(self.images - self.healthy, origins, order=3)
+        images = np.where(moved, self.scale.normalise(scans) * tissue.head, self.images)
+        return replace(
+            self,
+            scans={name: scan for name, scan in zip(MODALITIES, scans, strict=True) if name in self.scans},
+            images=images,
+            healthy=np.where(moved, images - filled, self.healthy),
+            labels=replace(self.labels, values=carried(self.labels.values, origins, order=0)),
+            density=carried(self.density, origins, order=3),
+            tissue=tissue,
+            moved=moved,
+        )
 
 
 def read_baseline(
@@ -122,6 +157,7 @@ def read_baseline(
     contrast = measure_contrast(images, healthy, soft, patient.grid.voxel_volume, population)
     contrast[:, ~present] = population[:, ~present]
     return Baseline(
+        {name: visit.scans[name].values for name, there in zip(MODALITIES, available, strict=True) if there},
         images,
         healthy,
         labels,

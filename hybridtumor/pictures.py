@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from hybridtumor.slices import LETTERS, PLANES, Plane
+from hybridtumor.slices import AXES, LETTERS, PLANES, Plane, Section
 from hybridtumor.story import TELLING, ArmStory, Image, Story, core_volume, visible_volume
 from hybridtumor.therapy import UNTREATED, TherapyPlan
 
@@ -25,12 +25,22 @@ LEVEL_COLOURS = {"edema": "#56B4E9", "enhancing": "#E69F00", "necrosis": "#F0E44
 LEVEL_NAMES = {"edema": "oedema", "enhancing": "enhancement", "necrosis": "necrosis"}
 LEVELS_WITHOUT_ENHANCEMENT = {"edema": "oedema", "enhancing": "non-enhancing core"}
 ISODOSES = ((0.95, "#F0E442"), (0.80, "#E69F00"), (0.50, "#D55E00"), (0.20, "#CC79A7"))
+MOVED: tuple[Plane, ...] = ("axial", "coronal")
+"""Planes in which the displacement is drawn."""
+
+RULING, SEEN, VENTRICLE = 10.0, 0.3, "#56B4E9"
+"""mm between the lines of a deformed grid; mm from which an arrow is drawn; colour of arrows and of ventricles."""
+
 INCH, MARGIN, GAP = 2.15, 0.28, 0.04
 """Width of a section, room for a line of text, and space between two sections, inches."""
 
 
 def curves(story: Story, plans: dict[str, TherapyPlan]) -> bytes:
-    """Draw burden and visible volumes of all arms over time, with the days of treatment below; returns PNG."""
+    """Draw burden and visible volumes of all arms over time, with the days of treatment below; returns PNG.
+
+    Where killed cells wait for clearance, the burden of living cells is a full line and that of what is imaged, living
+    and damaged cells, a dashed one. The visible volumes are those of what is imaged.
+    """
     panels: tuple[tuple[str, Callable[[ArmStory], tuple[Any, Any]]], ...] = (
         (
             "tumour burden ∫u dx, ml",
@@ -55,14 +65,22 @@ def curves(story: Story, plans: dict[str, TherapyPlan]) -> bytes:
                 ms=4,
                 label=arm.name,
             )
+            imaged = None if column else arm.figures["burden_curve"].get("imaged_burden_mm3")
+            if imaged is not None:
+                axis.plot(days, np.asarray(imaged) / 1000, color=arm_colour(number), lw=1.4, ls=(0, (4, 2)))
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_ylim(bottom=0)
         _plain(axis)
         _treatment_strip(axes[1, column], story, treated, plans, names=column == 0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if any("imaged_burden_mm3" in arm.figures["burden_curve"] for arm in story.arms):
+        handles.append(Line2D([], [], color="0.3", lw=1.4, ls=(0, (4, 2))))
+        labels.append("imaged: with damaged cells")
     figure.legend(
-        *axes[0, 0].get_legend_handles_labels(),
+        handles,
+        labels,
         loc="outside upper left",
-        ncols=min(len(story.arms), 6),
+        ncols=min(len(handles), 6),
         frameon=False,
         fontsize=10,
     )
@@ -145,6 +163,74 @@ def dose(story: Story, arm: ArmStory) -> bytes | None:
     handles.append(Line2D([], [], color="0.5", lw=1.2, ls="--", label="visible tumour, day 0"))
     figure.legend(handles=handles, loc="lower center", ncols=5, frameon=False, fontsize=8)
     return _png(figure)
+
+
+def mass_effect(story: Story, arm: ArmStory) -> bytes | None:
+    """Draw how far the tissue has moved on the last day of one arm; None when nothing has moved.
+
+    Columns: the baseline; the baseline carried along, with lines that were straight on day 0 and the ventricles' edge;
+    the displacement, with arrows that end where the tissue is.
+    """
+    moved = arm.moved
+    if moved is None:
+        return None
+    top = max(float(_length(one.moved.shift[p]).max()) for one in story.arms if one.moved is not None for p in MOVED)
+    figure, axes = _mosaic(story, len(MOVED), 3, planes=MOVED, lines=2, beside=0.9, inch=3.0)
+    for row, plane in enumerate(MOVED):
+        shift, origin = moved.shift[plane], moved.origin[plane]
+        _show(axes[row][0], story, story.baseline[story.background][plane], story.background, plane, letters=True)
+        _show(axes[row][1], story, moved.scan[plane], story.background, plane)
+        _rulings(axes[row][0], origin + shift, plane)
+        _rulings(axes[row][1], origin, plane)
+        _contour(axes[row][0], moved.before[plane], 0.5, VENTRICLE, style="--")
+        _contour(axes[row][1], moved.before[plane], 0.5, VENTRICLE, style="--", width=0.8)
+        _contour(axes[row][1], moved.now[plane], 0.5, VENTRICLE)
+        aspect = story.sections[plane].aspect
+        map_ = axes[row][2].imshow(_length(shift), cmap="magma", vmin=0, vmax=top, aspect=aspect)
+        _contour(axes[row][2], story.head[plane], 0.5, "0.6", width=0.8)
+        _arrows(axes[row][2], shift, story.sections[plane])
+    for column, title in enumerate(
+        (f"{_scan_word(story)}\nday 0", f"carried along\nday {moved.day:g}", "displacement")
+    ):
+        axes[0][column].set_title(title, fontsize=10)
+    edge = max(line[-1].get_position().x1 for line in axes)
+    place = figure.add_axes((edge + 0.12 / figure.get_figwidth(), 0.15, 0.14 / figure.get_figwidth(), 0.7))
+    bar = figure.colorbar(map_, cax=place)
+    bar.set_label("displacement, mm", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    return _png(figure)
+
+
+def _length(vectors: Image) -> Image:
+    return np.asarray(np.linalg.norm(vectors, axis=-1))
+
+
+def _rulings(axis: Axes, coordinates: Image, plane: Plane) -> None:
+    """Draw lines of equal world coordinate, (rows, columns, 3), every `RULING` mm in both directions of a plane."""
+    for direction in AXES[plane][1:]:
+        values = coordinates[..., direction]
+        levels = np.arange(np.ceil(values.min() / RULING), np.floor(values.max() / RULING) + 1) * RULING
+        axis.contour(values, levels=levels, colors=["#E69F00"], linestyles="solid", linewidths=[0.5], alpha=0.7)
+
+
+def _arrows(axis: Axes, shift: Image, section: Section) -> None:
+    """Draw displacements (rows, columns, 3) as arrows 8 mm apart, twice as long as they are, that end at the tissue."""
+    height, width = section.pixel
+    _, down, along = AXES[section.plane]
+    y, x = (np.arange(0, n, max(1, round(8 / size))) for n, size in zip(shift.shape, section.pixel, strict=False))
+    columns, rows = np.meshgrid(x, y)
+    some = shift[rows, columns]
+    seen = _length(some) > SEEN
+    right, below = -some[seen][:, along] / width, -some[seen][:, down] / height  # world axes run to the left and up
+    style: dict[str, Any] = {
+        "angles": "xy",
+        "scale_units": "xy",
+        "scale": 0.5,
+        "pivot": "tip",
+        "width": 0.004,
+        "color": VENTRICLE,
+    }
+    axis.quiver(columns[seen], rows[seen], right, below, **style)
 
 
 def spread(story: Story, arm: ArmStory) -> bytes | None:

@@ -2,11 +2,12 @@
 
     x = R + M · (μ + s · r)
 
-R is the physics render at the patient's resolution, M the support in which anything may change, μ and s the
-regression and r a sample of the diffusion, both on the 2 mm working grid and interpolated trilinearly to the
-patient's (`hybridtumor.models.denoiser`). Where M is 0 the result is the patient's own scan bit for bit; day 0 is the
-baseline scan. Noise belongs to the place, the seed and the sample: arms and days share it, so differences between
-arms come from the dose, and a tumour keeps its texture from one day to the next.
+R is the physics render at the patient's resolution, on the baseline scan carried along with the tissue where mechanics
+has moved it (`hybridtumor.models.carry`), M the support in which the tumour may look different, μ and s the regression
+and r a sample of the diffusion, both on the 2 mm working grid and interpolated trilinearly to the patient's
+(`hybridtumor.models.denoiser`). Where M is 0 the result is the carried scan, and the patient's own bit for bit where
+nothing has moved; day 0 is the baseline scan. Noise belongs to the place, the seed and the sample: arms and days share
+it, so differences between arms come from the dose, and a tumour keeps its texture from one day to the next.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +26,12 @@ from torch import Tensor
 from hybridtumor.baseline import Baseline, read_baseline
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
-from hybridtumor.grid import Grid
+from hybridtumor.grid import BoolArray, Grid
+from hybridtumor.models.carry import carried
 from hybridtumor.models.conditioning import IMAGE_CHANNELS, Condition, TherapyState
 from hybridtumor.models.contrast import CONTRAST_SHAPE
 from hybridtumor.models.resolution import Box, working_shape
+from hybridtumor.models.warp import Origins, counterparts, find_origins
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient
 from hybridtumor.refiner_scene import DayFields, Scene, changed_box
@@ -55,9 +58,12 @@ class FollowUpVisit:
         Modality to mean and standard deviation over the samples; the standard deviation is 0 outside the mask and for
         one sample.
     labels
-        Segmentation of the mean over the samples; outside the mask the patient's own.
+        Segmentation of the mean over the samples; outside the mask the patient's own, carried along.
     mask
-        M in [0, 1]: where the image may differ from the baseline scan.
+        M in [0, 1]: where the tumour may look different, and where samples may differ.
+    moved
+        Where the tissue is not where it was on day 0; None without mechanics. Outside `mask` the images are the
+        baseline scan carried along, and outside `mask` and `moved` they are the baseline scan bit for bit.
     """
 
     day: float
@@ -66,6 +72,7 @@ class FollowUpVisit:
     std: Mapping[str, Array]
     labels: LabelMap
     mask: Array
+    moved: BoolArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,14 +198,14 @@ class Refiner:
         for index, day in enumerate(wanted):
             if progress is not None:
                 progress(index * self.steps, len(wanted) * self.steps)
-            fields = _fields_of(forecast, untreated if treated else None, patient, day)
             condition = Condition(day, baseline.contrast, baseline.available, TherapyState.on(plan, day))
 
             def step(done: int, _all: int, before: int = index * self.steps) -> None:
                 if progress is not None:
                     progress(before + done, len(wanted) * self.steps)
 
-            yield self._visit(patient, baseline, fields, condition, samples, seed, step)
+            today = (baseline, forecast, untreated if treated else None, patient, day)
+            yield self._visit(*_today(*today), condition, samples, seed, step)  # no second baseline stays in memory
         if progress is not None:
             progress(len(wanted) * self.steps, len(wanted) * self.steps)
 
@@ -208,7 +215,6 @@ class Refiner:
 
     def _visit(
         self,
-        patient: Patient,
         baseline: Baseline,
         fields: DayFields,
         condition: Condition,
@@ -216,16 +222,16 @@ class Refiner:
         seed: int,
         step: Progress,
     ) -> FollowUpVisit:
-        """Return the visit of one day."""
+        """Return the visit of one day; `baseline` is where its tissue is on that day."""
         box = changed_box(fields.density_day0, fields.density, baseline)
         scene = None if box is None else Scene.cut(baseline, fields, box, condition, self.thresholds)
         if box is None or scene is None or not scene.drawn.support.any():
-            return _unchanged(patient, baseline, condition.day)
-        shape = working_shape(patient.grid)
+            return _unchanged(baseline, condition.day)
+        shape = working_shape(baseline.grid)
         fields_of_noise = [start_noise(IMAGE_CHANNELS, shape, seed, k, SIGMA_MAX) for k in range(samples)]
         start = torch.stack([Tensor(box.take(field.numpy())) for field in fields_of_noise])
         images, labels = scene.compose(self.sample(scene, start, step))
-        return _composed(patient, baseline, condition.day, scene, images, labels)
+        return _composed(baseline, condition.day, scene, images, labels)
 
     def regression_mean(self, scene: Scene) -> Array:
         """Return μ on the working grid, (7, X, Y, Z): what is added on average."""
@@ -297,35 +303,53 @@ def _baseline_of(patient: Patient, population: bytes, thresholds: ImagingThresho
     )
 
 
-def _fields_of(forecast: Forecast, untreated: Forecast | None, patient: Patient, day: float) -> DayFields:
-    """Return the fields of a day; the forecast's own day 0 is the density nothing has changed from."""
-    density, log_kill = forecast.at(day)
+def _today(
+    baseline: Baseline, forecast: Forecast, untreated: Forecast | None, patient: Patient, day: float
+) -> tuple[Baseline, DayFields]:
+    """Return the baseline and the fields of a day, both where the tissue is on that day."""
+    if forecast.displacement is None or day not in forecast.days:
+        return baseline, _fields_of(forecast, untreated, patient, day, None)
+    origins = find_origins(forecast.displacement[forecast.days.index(day)], forecast.grid)
+    return baseline.carried(origins), _fields_of(forecast, untreated, patient, day, origins)
+
+
+def _fields_of(
+    forecast: Forecast, untreated: Forecast | None, patient: Patient, day: float, origins: Origins | None
+) -> DayFields:
+    """Return the fields of a day where the tissue is on that day.
+
+    The forecast's own day 0 is the density nothing has changed from. The untreated density is that of the same tissue,
+    which in the untreated arm may have been pushed elsewhere.
+    """
+    now, (_, log_kill) = forecast.visible(day), forecast.at(day)
     before = (
-        forecast.at(0)[0] if 0 in forecast.days else patient.density.values if patient.density is not None else density
+        forecast.visible(0) if 0 in forecast.days else patient.density.values if patient.density is not None else now
     )
-    spared = density if untreated is None else untreated.at(day)[0]
-    moved = None if forecast.displacement is None else forecast.displacement[forecast.days.index(day)]
-    return DayFields(before, density, spared, log_kill, moved)
+    spared = now if untreated is None else untreated.visible(day)
+    if origins is not None:
+        before = carried(before, origins, order=3)
+    if origins is not None and untreated is not None and untreated.displacement is not None:
+        elsewhere = counterparts(origins, untreated.displacement[untreated.days.index(day)])
+        spared = carried(spared, elsewhere, order=3)
+    return DayFields(before, now, spared, log_kill)
 
 
-def _unchanged(patient: Patient, baseline: Baseline, day: float) -> FollowUpVisit:
-    """Return the baseline visit as the visit of a day on which nothing has changed."""
-    scans = {name: patient.baseline.scans[name].values for name in MODALITIES if name in patient.baseline.scans}
-    zero = np.zeros(patient.grid.shape, np.float32)
-    return FollowUpVisit(day, scans, scans, dict.fromkeys(scans, zero), baseline.labels, zero)
+def _unchanged(baseline: Baseline, day: float) -> FollowUpVisit:
+    """Return the baseline visit as the visit of a day on which the tumour looks the same."""
+    zero = np.zeros(baseline.grid.shape, np.float32)
+    spread = dict.fromkeys(baseline.scans, zero)
+    return FollowUpVisit(day, baseline.scans, baseline.scans, spread, baseline.labels, zero, baseline.moved)
 
 
-def _composed(
-    patient: Patient, baseline: Baseline, day: float, scene: Scene, images: Array, soft: Array
-) -> FollowUpVisit:
-    """Return a visit in scanner units on the patient's grid; what lies outside the support is the patient's own."""
+def _composed(baseline: Baseline, day: float, scene: Scene, images: Array, soft: Array) -> FollowUpVisit:
+    """Return a visit in scanner units on the patient's grid; what lies outside the support is the baseline."""
     box, support = scene.box.scaled(scene.factor), scene.drawn.support
     parts: dict[str, dict[str, Array]] = {"images": {}, "mean": {}, "std": {}}
     sampled = np.stack([baseline.scale.restore(sample) for sample in images])
     for index, name in enumerate(MODALITIES):
-        if name not in patient.baseline.scans:
+        if name not in baseline.scans:
             continue
-        scan = patient.baseline.scans[name].values
+        scan = baseline.scans[name]
         own = box.take(scan)
         ensemble = np.maximum(sampled[:, index], scan.min())  # magnitude images have no value below their background
         parts["images"][name] = _inserted(scan, box, np.where(support > 0, ensemble[0], own))
@@ -335,10 +359,16 @@ def _composed(
     chosen = np.where(soft.sum(axis=0) > 0.5, codes[soft.argmax(axis=0)], 0)
     labels = baseline.labels.values.copy()
     box.put(np.where(support > 0, chosen, box.take(labels)).astype(np.uint8), labels)
-    mask = np.zeros(patient.grid.shape, np.float32)
+    mask = np.zeros(baseline.grid.shape, np.float32)
     box.put(support, mask)
     return FollowUpVisit(
-        day, parts["images"], parts["mean"], parts["std"], LabelMap(labels, patient.grid, baseline.labels.codes), mask
+        day,
+        parts["images"],
+        parts["mean"],
+        parts["std"],
+        LabelMap(labels, baseline.grid, baseline.labels.codes),
+        mask,
+        baseline.moved,
     )
 
 

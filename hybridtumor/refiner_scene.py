@@ -27,13 +27,15 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class DayFields:
-    """What the growth layer says of one day, (X, Y, Z) each, on the patient's grid."""
+    """What the growth layer says of one day, (X, Y, Z) each, on the patient's grid, where the tissue is on that day.
+
+    Densities are those that MRI sees: living and damaged cells.
+    """
 
     density_day0: Array
     density: Array
     density_untreated: Array
     log_kill: Array
-    displacement: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Scene:
     box, factor
         Box on the working grid; patient voxels per working voxel.
     baseline, labels
-        (4, x, y, z) normalised scans and (3, x, y, z) labels of day 0, patient resolution.
+        (4, x, y, z) normalised scans and (3, x, y, z) labels of day 0, where their tissue is now, patient resolution.
     drawn
         The render, patient resolution.
     fields
@@ -84,16 +86,11 @@ class Scene:
             thresholds,
             enhances=baseline.enhances,
         )
-        moved = (
-            np.zeros_like(now)
-            if fields.displacement is None
-            else np.linalg.norm(fine.take(fields.displacement), axis=0)
-        )
         stack = FieldStack(
             density=now,
             density_untreated=fine.take(fields.density_untreated),
             log_kill=fine.take(fields.log_kill),
-            displacement=moved.astype(np.float32),
+            displacement=np.zeros_like(now),  # 0 in training, so 0 here too: images are carried before they are refined
             white=white,
             grey=grey,
             csf=csf,

@@ -90,6 +90,9 @@ def report(
         scan=lambda modality, day: None if follow_up is None else follow_up.at(day).mean.get(modality),
         spread=lambda modality, day: None if follow_up is None else follow_up.at(day).std.get(modality),
         dose=lambda: plan.active.total_dose(forecast.grid) if plan.active.courses else None,
+        displacement=lambda day: (
+            None if forecast.displacement is None else forecast.displacement[forecast.days.index(day)]
+        ),
     )
     require_scans(patient)
     story = tell(patient, forecast.density[0], {arm: source})
@@ -135,6 +138,7 @@ def compose(
         found = {
             "mri": pictures.follow_up(story, arm),
             "density": pictures.density(story, arm),
+            "mass_effect": pictures.mass_effect(story, arm),
             "dose": pictures.dose(story, arm),
             "spread": pictures.spread(story, arm),
         }
@@ -203,10 +207,14 @@ def _number(value: float | None) -> str:
 def _arm_text(arm: ArmStory, plan: TherapyPlan, number: int) -> dict[str, Any]:
     """Return what the template says of an arm in words and numbers."""
     table = [("Burden, ml", [f"{value / 1000:.2f}" for value in arm.figures["burden_mm3"]])]
+    if "imaged_burden_mm3" in arm.figures["burden_curve"]:
+        imaged = [f"{value / 1000:.2f}" for value in arm.figures["imaged_burden_mm3"]]
+        table.append(("Burden with damaged cells, ml", imaged))
     table += [
         (name, [f"{value / 1000:.2f}" for value in arm.figures["volume_mm3"][label]])
         for label, name in LABEL_NAMES.items()
     ]
+    table += _mass_effect_rows(arm.figures)
     seen = arm.figures.get("mri") or {}
     for label, name in LABEL_NAMES.items():
         if seen.get("days") == list(arm.days):
@@ -218,6 +226,19 @@ def _arm_text(arm: ArmStory, plan: TherapyPlan, number: int) -> dict[str, Any]:
         "days": [f"{day:g}" for day in arm.days],
         "table": table,
     }
+
+
+def _mass_effect_rows(figures: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return the figures of mass effect of an arm by day; nothing without mechanics."""
+    volumes = figures.get("ventricle_volume_mm3")
+    if volumes is None:
+        return []
+    change = [f" ({volume / volumes[0] - 1:+.0%})" if volumes[0] > 0 else "" for volume in volumes]
+    return [
+        ("Largest displacement, mm", [f"{value:.1f}" for value in figures["max_displacement_mm"]]),
+        ("Ventricles, ml", [f"{v / 1000:.1f}{c}" for v, c in zip(volumes, change, strict=True)]),
+        ("Midline shift, mm", [f"{value:.1f}" for value in figures["midline_shift_mm"]]),
+    ]
 
 
 def treatment(plan: TherapyPlan, horizon: float) -> str:

@@ -144,20 +144,24 @@ def _save_visit(folder: RunFolder, arm: str, visit: FollowUpVisit, patient: Pati
     voxel, inside = patient.grid.voxel_volume, visit.mask > 0
     volumes = {label: float(np.count_nonzero(visit.labels.mask(label))) * voxel for label in LABELS}
     spread = {modality: float(std[inside].mean()) if inside.any() else 0.0 for modality, std in visit.std.items()}
+    moved = {} if visit.moved is None else {"moved_mm3": float(np.count_nonzero(visit.moved)) * voxel}
     return {
         "day": visit.day,
         "volume_mm3": volumes,
         "mean_std": spread,
         "writable_mm3": float(np.count_nonzero(inside)) * voxel,
+        **moved,
     }
 
 
 def _by_quantity(figures: list[dict[str, Any]]) -> dict[str, Any]:
     """Turn figures by day into figures by quantity, as ``summary.json`` holds them."""
     modalities = list(figures[0]["mean_std"]) if figures else []
+    moved = [round(entry["moved_mm3"], 4) for entry in figures if "moved_mm3" in entry]
     return {
         "days": [entry["day"] for entry in figures],
         "volume_mm3": {label: [round(entry["volume_mm3"][label], 4) for entry in figures] for label in LABELS},
         "mean_std": {modality: [round(entry["mean_std"][modality], 4) for entry in figures] for modality in modalities},
         "writable_mm3": [round(entry["writable_mm3"], 4) for entry in figures],
+        **({"moved_mm3": moved} if moved else {}),
     }

@@ -85,6 +85,7 @@ def source(folder: RunFolder, arm: str, figures: Mapping[str, Any]) -> ArmSource
         scan=image,
         spread=lambda modality, day: image(modality, day, spread=True),
         dose=lambda: folder.load_dose(arm),
+        displacement=lambda day: folder.load_displacement(arm, day),
     )
 
 

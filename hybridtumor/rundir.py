@@ -8,6 +8,8 @@
       plans/          NAME.json and its dose maps
       mesh.vtu        the mesh, with the density of every arm and report day
       arms/NAME/      density_dayNNN.nii.gz  log_kill_dayNNN.nii.gz  dose.nii.gz (if irradiated)  figures.json
+                      damaged_dayNNN.nii.gz (if killed cells wait for clearance)
+                      displacement_dayNNN.nii.gz (with mechanics)
       arms/NAME/mri/  dayNNN_{T1w,T1ce,T2w,FLAIR}.nii.gz  …_std.nii.gz  dayNNN_seg.nii.gz  figures.json
       pictures/*.png  report.html
 
@@ -34,10 +36,21 @@ from hybridtumor.grid import Grid
 from hybridtumor.manifest import Manifest
 from hybridtumor.patient import Patient
 from hybridtumor.run_lock import LOCK_NAME, run_lock
-from hybridtumor.scan import SYNTHETIC_NOTICE, LabelMap, Scan, write_bytes, write_nifti
+from hybridtumor.scan import SYNTHETIC_NOTICE, LabelMap, Scan, load_displacement, write_bytes, write_nifti
 from hybridtumor.therapy import TherapyPlan
 
-FIELD_UNITS = {"density": "fraction of carrying capacity", "log_kill": "1 (natural logarithm, accumulated since day 0)"}
+FIELD_UNITS = {
+    "density": "fraction of carrying capacity",
+    "log_kill": "1 (natural logarithm, accumulated since day 0)",
+    "damaged": "fraction of carrying capacity",
+}
+
+DISPLACEMENT_SIDECAR = {
+    "quantity": "displacement: the tissue that was at a voxel's centre X on day 0 is at X + v(X) on this day",
+    "unit": "mm",
+    "frame": "RAS+, as the affine; ITK 5.4 and 3D Slicer 5.2 turn the vectors to LPS when they read them",
+    "notice": SYNTHETIC_NOTICE,
+}
 
 
 def day_label(day: float) -> str:
@@ -102,7 +115,7 @@ class RunFolder:
         return self.root / "arms" / arm
 
     def field_path(self, arm: str, field: str, day: float) -> Path:
-        """Image of ``density`` or ``log_kill`` of an arm on a day."""
+        """Image of ``density``, ``log_kill`` or ``damaged`` of an arm on a day."""
         return self.arm_path(arm) / f"{field}_{day_label(day)}.nii.gz"
 
     def scan_path(self, arm: str, modality: str, day: float, *, spread: bool = False) -> Path:
@@ -159,8 +172,9 @@ class RunFolder:
 
     def save_forecast(self, arm: str, forecast: Forecast, plan: TherapyPlan, figures: dict[str, Any]) -> None:
         """Write the fields of an arm at the report days, its dose, and its figures (`hybridtumor.summary`)."""
-        for day, density, log_kill in zip(forecast.days, forecast.density, forecast.log_kill, strict=True):
-            for field, values in (("density", density), ("log_kill", log_kill)):
+        fields = {"density": forecast.density, "log_kill": forecast.log_kill, "damaged": forecast.damaged}
+        for field, images in fields.items():
+            for day, values in zip(forecast.days, images or (), strict=images is not None):
                 sidecar = {"quantity": field, "unit": FIELD_UNITS[field], "day": day, "notice": SYNTHETIC_NOTICE}
                 write_nifti(
                     self.field_path(arm, field, day),
@@ -168,6 +182,12 @@ class RunFolder:
                     forecast.grid,
                     description=SYNTHETIC_NOTICE,
                     sidecar=sidecar,
+                )
+        if forecast.displacement is not None:
+            for day, displacement in zip(forecast.days, forecast.displacement, strict=True):
+                path, sidecar = self.field_path(arm, "displacement", day), {**DISPLACEMENT_SIDECAR, "day": day}
+                write_nifti(
+                    path, displacement.astype(np.float32), forecast.grid, description=SYNTHETIC_NOTICE, sidecar=sidecar
                 )
         if plan.active.courses:
             write_nifti(
@@ -193,16 +213,39 @@ class RunFolder:
         return _read_json(path, "the figures of follow-up images") if path.exists() else {}
 
     def load_field(self, arm: str, field: str, day: float) -> NDArray[np.float32]:
-        """Read ``density`` or ``log_kill`` of an arm on a report day."""
+        """Read ``density``, ``log_kill`` or ``damaged`` of an arm on a report day."""
         return Scan.load(self.field_path(arm, field, day)).values
 
     def load_forecast(self, arm: str, grid: Grid) -> Forecast:
         """Read the forecast of an arm; its mesh stays in ``mesh.vtu``."""
         figures = self.figures(arm)
         days = tuple(float(day) for day in figures["days"])
-        density, log_kill = (tuple(self.load_field(arm, name, day) for day in days) for name in FIELD_UNITS)
-        curve = np.column_stack([figures["burden_curve"]["days"], figures["burden_curve"]["burden_mm3"]])
-        return Forecast(grid, days, density, log_kill, curve)
+        density, log_kill = (tuple(self.load_field(arm, name, day) for day in days) for name in ("density", "log_kill"))
+        damaged = None
+        if all(self.field_path(arm, "damaged", day).exists() for day in days):
+            damaged = tuple(self.load_field(arm, "damaged", day) for day in days)
+        curve = {name: np.asarray(values) for name, values in figures["burden_curve"].items()}
+        time, burden, imaged = curve["days"], curve["burden_mm3"], curve.get("imaged_burden_mm3")
+        return Forecast(
+            grid,
+            days,
+            density,
+            log_kill,
+            np.column_stack([time, burden]),
+            displacement=self._displacements(arm, days),
+            damaged=damaged,
+            damaged_curve=None if imaged is None else np.column_stack([time, imaged - burden]),
+        )
+
+    def load_displacement(self, arm: str, day: float) -> NDArray[np.float32] | None:
+        """Read the displacement of an arm on a report day, (3, X, Y, Z), mm RAS+; None without mechanics."""
+        path = self.field_path(arm, "displacement", day)
+        return load_displacement(path)[0] if path.exists() else None
+
+    def _displacements(self, arm: str, days: tuple[float, ...]) -> tuple[NDArray[np.float32], ...] | None:
+        if not all(self.field_path(arm, "displacement", day).exists() for day in days):
+            return None
+        return tuple(load_displacement(self.field_path(arm, "displacement", day))[0] for day in days)
 
     def load_dose(self, arm: str) -> NDArray[np.float32] | None:
         """Read the total dose of an arm, Gy; None when no radiation is given."""

@@ -16,7 +16,7 @@ from hybridtumor.grid import BoolArray, Grid
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
-_AXES: dict[Plane, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+AXES: dict[Plane, tuple[int, int, int]] = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 """World axis across the section, down the picture, along the picture."""
 
 LETTERS: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
@@ -46,7 +46,7 @@ class Section:
 
     def of(self, values: NDArray[Any]) -> NDArray[Any]:
         """Cut an array of shape ``grid.shape``; returns (rows, columns), row 0 at the top."""
-        across, down, along = (self._array_axis(axis) for axis in _AXES[self.plane])
+        across, down, along = (self._array_axis(axis) for axis in AXES[self.plane])
         index = int(np.clip(np.rint(self.grid.index(self.through)[across[0]]), 0, self.grid.shape[across[0]] - 1))
         section: NDArray[Any] = values[(slice(None),) * across[0] + (index,)]
         if down[0] > along[0]:
@@ -60,7 +60,7 @@ class Section:
     @property
     def pixel(self) -> tuple[float, float]:
         """Height and width of a pixel, mm."""
-        _, down, along = (self._array_axis(axis)[0] for axis in _AXES[self.plane])
+        _, down, along = (self._array_axis(axis)[0] for axis in AXES[self.plane])
         size = self.grid.voxel_size
         return float(size[down]), float(size[along])
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridtumor.grid import BoolArray
+from hybridtumor.mass_effect import MovedSections, moved_sections
 from hybridtumor.models.initial_density import enhances
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient
@@ -46,6 +47,8 @@ class ArmSource:
         Modality and day to follow-up image and to its standard deviation over the ensemble.
     dose
         Total dose, Gy.
+    displacement
+        Day to displacement, (3, X, Y, Z), mm RAS+.
     """
 
     figures: Mapping[str, Any]
@@ -53,11 +56,12 @@ class ArmSource:
     scan: Callable[[str, float], Image | None]
     spread: Callable[[str, float], Image | None]
     dose: Callable[[], Image | None]
+    displacement: Callable[[float], NDArray[np.float32] | None] = lambda _day: None
 
 
 @dataclass(frozen=True)
 class ArmStory:
-    """Sections of one arm; every dictionary is by day, then by plane or modality."""
+    """Sections of one arm; every dictionary is by day, then by plane or modality. `moved` is the last day's."""
 
     name: str
     figures: Mapping[str, Any]
@@ -67,6 +71,7 @@ class ArmStory:
     spread: dict[float, dict[str, Image]]
     dose: Cuts | None
     dose_maximum: float
+    moved: MovedSections | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Story:
     @property
     def background(self) -> str:
         """The modality that fields are drawn over."""
-        return "T1ce" if "T1ce" in self.baseline else next(iter(self.baseline))
+        return background_of(tuple(self.baseline))
 
 
 def tell(patient: Patient, density: Image, sources: Mapping[str, ArmSource]) -> Story:
@@ -127,7 +132,7 @@ def tell(patient: Patient, density: Image, sources: Mapping[str, ArmSource]) -> 
     sections: dict[Plane, Section] = {plane: Section(plane, patient.grid, centre).cropped_to(head) for plane in PLANES}
     images = {name: scan.values for name, scan in patient.baseline.scans.items() if name in MODALITIES}
     with ThreadPoolExecutor(READERS) as pool:  # unpacking images leaves the interpreter free
-        arms = list(pool.map(lambda name: _arm(name, sources[name], sections, tuple(images)), sources))
+        arms = list(pool.map(lambda name: _arm(name, sources[name], sections, tuple(images), patient), sources))
     return Story(
         patient_id=patient.id,
         synthetic=patient.synthetic,
@@ -156,7 +161,9 @@ def core_volume(figures: Mapping[str, Any]) -> list[float]:
     return [a + b for a, b in zip(volumes["enhancing"], volumes["necrosis"], strict=True)]
 
 
-def _arm(name: str, source: ArmSource, sections: dict[Plane, Section], modalities: tuple[str, ...]) -> ArmStory:
+def _arm(
+    name: str, source: ArmSource, sections: dict[Plane, Section], modalities: tuple[str, ...], patient: Patient
+) -> ArmStory:
     days = tuple(float(day) for day in source.figures["days"])
     axial = sections["axial"]
     scans: dict[float, dict[str, Image]] = {}
@@ -180,7 +187,24 @@ def _arm(name: str, source: ArmSource, sections: dict[Plane, Section], modalitie
         spread=spread,
         dose=None if dose is None else _cut(dose, sections),
         dose_maximum=0.0 if dose is None else float(dose.max()),
+        moved=_moved(source, patient, days[-1], sections, background_of(modalities)),
     )
+
+
+def background_of(modalities: Sequence[str]) -> str:
+    """Return the modality that fields are drawn over."""
+    return "T1ce" if "T1ce" in modalities else modalities[0]
+
+
+def _moved(
+    source: ArmSource, patient: Patient, day: float, sections: dict[Plane, Section], modality: str
+) -> MovedSections | None:
+    """Return the sections of a day with mechanics; None without, or where nothing has visibly moved."""
+    displacement = source.displacement(day)
+    if displacement is None or patient.tissue is None:
+        return None
+    cuts = moved_sections(patient.tissue, patient.baseline.scans[modality].values, day, displacement, sections)
+    return cuts if any(shift.any() for shift in cuts.shift.values()) else None
 
 
 def _cut(values: Image, sections: dict[Plane, Section]) -> Cuts:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridtumor import metrics
+from hybridtumor import mass_effect, metrics
 from hybridtumor.dose_planning import gross_tumour
 from hybridtumor.forecast import Forecast
 from hybridtumor.models.initial_density import enhances
@@ -26,6 +26,10 @@ def arm_figures(
 ) -> dict[str, Any]:
     """Return the figures of one arm as ``summary.json`` holds them.
 
+    Volumes of the labels and the time to progression follow what MRI sees, living and damaged cells alike; so does
+    ``imaged_burden_mm3``. ``burden_mm3`` counts living cells alone. The curve of the imaged burden is there when cells
+    wait for clearance.
+
     Parameters
     ----------
     patient
@@ -38,21 +42,20 @@ def arm_figures(
     thresholds = thresholds or ImagingThresholds()
     shows_enhancement = enhances(patient.baseline.labels)
     volumes = [
-        visible_volumes(density, forecast.grid.voxel_volume, thresholds, enhances=shows_enhancement)
-        for density in forecast.density
+        visible_volumes(forecast.visible(day), forecast.grid.voxel_volume, thresholds, enhances=shows_enhancement)
+        for day in forecast.days
     ]
     visible = [sum(volume.values()) for volume in volumes]
     return {
         "days": list(forecast.days),
         "burden_mm3": _rounded(forecast.burden),
+        "imaged_burden_mm3": _rounded(forecast.imaged_burden),
         "volume_mm3": {label: _rounded([volume[label] for volume in volumes]) for label in LABELS},
         "max_displacement_mm": _rounded(_displacement(forecast)),
+        **_mass_effect(patient, forecast),
         "dose": _dose(patient, plan, response, thresholds),
         "time_to_progression_days": metrics.time_to_progression(forecast.days, visible),
-        "burden_curve": {
-            "days": _rounded(forecast.burden_curve[:, 0]),
-            "burden_mm3": _rounded(forecast.burden_curve[:, 1]),
-        },
+        "burden_curve": _curve(forecast),
     }
 
 
@@ -67,10 +70,24 @@ def mesh_figures(forecast: Forecast) -> dict[str, Any]:
     return mesh
 
 
+def _curve(forecast: Forecast) -> dict[str, list[float]]:
+    curve = {"days": _rounded(forecast.burden_curve[:, 0]), "burden_mm3": _rounded(forecast.burden_curve[:, 1])}
+    if forecast.damaged_curve is not None:
+        curve["imaged_burden_mm3"] = _rounded(forecast.imaged_curve[:, 1])
+    return curve
+
+
 def _displacement(forecast: Forecast) -> list[float]:
     if forecast.displacement is None:
         return [0.0 for _ in forecast.days]
     return [float(np.linalg.norm(v, axis=0).max()) for v in forecast.displacement]
+
+
+def _mass_effect(patient: Patient, forecast: Forecast) -> dict[str, list[float]]:
+    """Return ventricle volumes and midline shifts; nothing without mechanics or without tissue."""
+    if forecast.displacement is None or patient.tissue is None:
+        return {}
+    return mass_effect.figures(patient.tissue, forecast.displacement)
 
 
 def _dose(

@@ -6,18 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from figures import Figure
 from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError, ResourceError
 from hybridtumor.forecast import Forecast
 from hybridtumor.grid import Grid
-from hybridtumor.models.conditioning import VECTOR_SIZE, Condition, TherapyState
+from hybridtumor.models.carry import carried
+from hybridtumor.models.conditioning import FIELDS, VECTOR_SIZE, Condition, TherapyState
 from hybridtumor.models.contrast import POPULATION
 from hybridtumor.models.denoiser import NetworkSizes
 from hybridtumor.models.visibility import label_map
+from hybridtumor.models.warp import find_origins
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.refine import FollowUp, Refiner
+from hybridtumor.refiner_scene import Scene
 from hybridtumor.refiner_weights import SHIPPED, RefinerWeights, load_weights, save_weights
 from hybridtumor.scan import MODALITIES, LabelMap, Scan
 from hybridtumor.solvers.training import new_networks
@@ -83,6 +87,19 @@ def follow_up(patient: Patient, refiner: Refiner, grown: Forecast) -> FollowUp:
     return refiner.refine(grown, patient, samples=2)
 
 
+def pushed(size: float = 3.0) -> NDArray[np.float32]:
+    """Tissue pushed away from the tumour, by `size` mm 10 mm from its centre and not at all at the skull."""
+    centre = np.array(SHAPE) / 2
+    offset = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij")) - centre[:, None, None, None]
+    offset[:2] *= -1  # the first two axes run to the left and to the back
+    r = np.linalg.norm(offset, axis=0)
+    return np.asarray(size * offset / 10 * np.exp(0.5 - (r / 10) ** 2 / 2), np.float32)
+
+
+def moving(of: Forecast, *displacements: NDArray[np.float32]) -> Forecast:
+    return replace(of, displacement=(np.zeros((3, *SHAPE), np.float32), *displacements))
+
+
 def same(a: FollowUp, b: FollowUp) -> bool:
     return all(
         np.array_equal(x.labels.values, y.labels.values)
@@ -91,6 +108,7 @@ def same(a: FollowUp, b: FollowUp) -> bool:
     )
 
 
+@pytest.mark.law("images", "On day 0 the image is the scan, bit for bit")
 def test_day_zero_is_the_baseline_bit_for_bit(patient: Patient, follow_up: FollowUp) -> None:
     first = follow_up.at(0)
     for name, scan in patient.baseline.scans.items():
@@ -102,6 +120,7 @@ def test_day_zero_is_the_baseline_bit_for_bit(patient: Patient, follow_up: Follo
     assert not first.mask.any()
 
 
+@pytest.mark.law("images", "Outside the mask the image is the scan, bit for bit")
 def test_outside_the_mask_is_the_baseline_bit_for_bit(patient: Patient, follow_up: FollowUp) -> None:
     assert patient.baseline.labels is not None
     for visit in follow_up.visits[1:]:
@@ -125,6 +144,7 @@ def test_mask_grows_with_the_tumour_and_stays_in_the_head(patient: Patient, foll
     assert not large[~patient.tissue.head].any()
 
 
+@pytest.mark.law("images", "The same seed gives the same image, bit for bit; another one another")
 def test_same_seed_same_image_other_seed_other_image(patient: Patient, refiner: Refiner, grown: Forecast) -> None:
     follow_up = refiner.refine(grown, patient, samples=2, seed=5)
     assert same(follow_up, refiner.refine(grown, patient, samples=2, seed=5))
@@ -141,6 +161,7 @@ def test_first_sample_does_not_depend_on_the_size_of_the_ensemble(
         assert not one.visits[0].std[name].any()
 
 
+@pytest.mark.law("images", "The number of threads cannot be seen in an image, bit for bit")
 def test_an_image_does_not_depend_on_the_number_of_threads(
     patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp
 ) -> None:
@@ -161,6 +182,7 @@ def test_progress_ends_complete(patient: Patient, refiner: Refiner, grown: Forec
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+@pytest.mark.law("images", "The image under 0 Gy is the untreated one, bit for bit")
 def test_zero_dose_is_no_treatment_bit_for_bit(
     patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp
 ) -> None:
@@ -190,6 +212,100 @@ def test_growth_outside_the_head_changes_nothing(patient: Patient, refiner: Refi
     n[:2] = 0.9
     visit = refiner.refine(forecast(patient, (n, np.zeros_like(n))), patient, samples=1).at(60)
     assert not visit.mask.any()
+
+
+def test_no_displacement_and_a_displacement_of_zero_are_the_same_images(
+    patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp
+) -> None:
+    still = np.zeros((3, *SHAPE), np.float32)
+    unmoved = refiner.refine(moving(grown, still, still), patient, samples=2)
+    assert same(unmoved, follow_up)
+    assert all(visit.moved is None for visit in follow_up.visits)
+    assert not any(visit.moved is None or visit.moved.any() for visit in unmoved.visits)
+
+
+@pytest.mark.law("images", "A tumour that is only pushed leaves the carried scan, bit for bit")
+def test_a_tumour_that_is_only_pushed_is_the_carried_scan(patient: Patient, refiner: Refiner) -> None:
+    assert patient.density is not None
+    assert patient.baseline.labels is not None
+    v = pushed()
+    origins = find_origins(v, GRID)
+    n = carried(patient.density.values, origins, order=3)
+    visit = refiner.refine(moving(forecast(patient, (n, np.zeros_like(n))), v), patient, samples=1).at(60)
+    assert not visit.mask.any()
+    assert np.array_equal(visit.labels.values, carried(patient.baseline.labels.values, origins, order=0))
+    for name, scan in patient.baseline.scans.items():
+        assert np.array_equal(visit.images[name], carried(scan.values, origins, order=3))
+
+
+def test_outside_the_mask_is_the_carried_scan_and_the_patients_own_where_nothing_moved(
+    patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp
+) -> None:
+    v = pushed()
+    told = refiner.refine(moving(grown, pushed(1.0), v), patient, samples=2)
+    visit = told.at(120)
+    assert visit.moved is not None
+    outside, far = visit.mask == 0, (visit.mask == 0) & ~visit.moved
+    assert (outside & visit.moved).sum() > 5000
+    assert far.sum() > 5000
+    for name, scan in patient.baseline.scans.items():
+        expected = carried(scan.values, find_origins(v, GRID), order=3)
+        assert np.array_equal(visit.mean[name][outside], expected[outside])
+        assert np.array_equal(visit.images[name][far], scan.values[far])
+        assert (visit.images[name][outside & visit.moved] != scan.values[outside & visit.moved]).mean() > 0.9
+        assert not visit.std[name][outside].any()
+        assert np.array_equal(told.at(0).images[name], scan.values)  # day 0 has not moved
+    assert (visit.mask > 0).sum() < 1.2 * (follow_up.at(120).mask > 0).sum()
+
+
+def test_the_networks_see_the_carried_baseline_in_a_box_that_does_not_grow_with_what_has_moved(
+    patient: Patient, refiner: Refiner, grown: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Scene] = []
+    sample = Refiner.sample
+    monkeypatch.setattr(Refiner, "sample", lambda self, scene, *rest: seen.append(scene) or sample(self, scene, *rest))
+    refiner.refine(grown, patient, samples=1, days=(60.0,))
+    refiner.refine(moving(grown, pushed(), pushed()), patient, samples=1, days=(60.0,))
+    still, moved = seen
+    assert moved.box == still.box
+    assert not np.array_equal(moved.baseline, still.baseline)
+    assert not moved.fields[FIELDS.index("displacement")].any()  # as in training
+    assert not np.array_equal(moved.fields[FIELDS.index("density_day0")], still.fields[FIELDS.index("density_day0")])
+
+
+@pytest.mark.law("images", "Damaged cells are imaged as living ones until they are cleared")
+def test_damaged_cells_are_seen_until_they_are_cleared(
+    patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp
+) -> None:
+    quarter = tuple(np.asarray(n / 4, np.float32) for n in grown.density[1:])
+    half_dead = replace(
+        grown,
+        density=(grown.density[0], *(n - d for n, d in zip(grown.density[1:], quarter, strict=True))),
+        damaged=(np.zeros(SHAPE, np.float32), *quarter),
+    )
+    assert same(refiner.refine(half_dead, patient, samples=2), follow_up)
+    cleared = replace(half_dead, damaged=None)
+    assert not same(refiner.refine(cleared, patient, samples=2), follow_up)
+
+
+@pytest.mark.law("images", "What treatment spared is told per piece of tissue, wherever that was moved")
+def test_the_untreated_density_is_that_of_the_same_tissue(
+    patient: Patient, refiner: Refiner, grown: Forecast, monkeypatch: pytest.MonkeyPatch, figure: Figure
+) -> None:
+    assert patient.density is not None
+    plan = TherapyPlan.of(Fractionation(DoseMap(np.full(SHAPE, 60, np.float32), GRID), 30, 14))
+    v, w = pushed(3.0), pushed(1.0)
+    far = ball(0.6, 12)
+    treated = forecast(patient, (carried(far, find_origins(w, GRID), order=3), np.ones(SHAPE, np.float32)))
+    untreated = forecast(patient, (carried(far, find_origins(v, GRID), order=3), np.zeros(SHAPE, np.float32)))
+    seen: list[Scene] = []
+    sample = Refiner.sample
+    monkeypatch.setattr(Refiner, "sample", lambda self, scene, *rest: seen.append(scene) or sample(self, scene, *rest))
+    for other in (moving(untreated, v), untreated):
+        refiner.refine(moving(treated, w), patient, plan, untreated=other, samples=1, days=(60.0,))
+    spared, misplaced = (np.abs(scene.fields[FIELDS.index("spared")]) for scene in seen)
+    figure("difference of equal arms", spared.max(), at_most=0.05)  # only the tissue is elsewhere
+    figure("if told per place", misplaced.max(), at_least=0.2)
 
 
 def test_missing_modality_is_not_invented(patient: Patient, refiner: Refiner, grown: Forecast) -> None:

@@ -39,7 +39,7 @@ def onset_scene(real: Baseline, refiner: Refiner, contrast: Array) -> Scene:
     zero = np.zeros_like(real.density)
     nothing = LabelMap(np.zeros(real.grid.shape, np.uint8), real.grid, real.labels.codes)
     before = replace(real, images=real.healthy, labels=nothing, density=zero, contrast=contrast)
-    fields = DayFields(zero, real.density, real.density, zero, None)
+    fields = DayFields(zero, real.density, real.density, zero)
     box = changed_box(zero, real.density, before)
     assert box is not None
     return Scene.cut(before, fields, box, Condition(180.0, contrast, real.available), refiner.thresholds)
