@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -42,7 +42,7 @@ PatientReference = Annotated[
 ScenarioFile = Annotated[Path, Parameter(help="YAML file with patient, biology and arms.")]
 Resume = Annotated[bool, Parameter(help="Go on with a run that was stopped.", negative="")]
 Overwrite = Annotated[bool, Parameter(help="Delete an earlier run in that folder first.", negative="")]
-CellSize = Annotated[str, Parameter(help="Edge length of the cells at the tumour's front, with its unit.")]
+CellSize = Annotated[str, Parameter(help="Edge length of the cells at the tumour's front, with its unit, or auto.")]
 
 
 @app.command
@@ -68,7 +68,7 @@ def compare(
     out: Out,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    cell_size: CellSize = "2 mm",
+    cell_size: CellSize = "auto",
 ) -> None:
     """Run all arms of a scenario file, with images and report."""
     from hybridtumor.scenario import Scenario
@@ -89,7 +89,7 @@ def simulate(
     every: Annotated[float, Parameter(help="Days between two reports.")] = 60,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    cell_size: CellSize = "2 mm",
+    cell_size: CellSize = "auto",
 ) -> None:
     """Simulate the growth of one patient's tumour under a plan, beside no treatment; fields only (see refine)."""
     from hybridtumor.demo import single_plan_scenario
@@ -127,15 +127,29 @@ def mesh(
     patient: PatientReference,
     /,
     *,
-    cell_size: CellSize = "2 mm",
+    cell_size: CellSize = "auto",
     days: Annotated[float, Parameter(help="Horizon: the mesh is fine where the front can be until then.")] = 180,
     out: Annotated[Path | None, Parameter(help="File to write, .vtu; without it only the figures are shown.")] = None,
+    method: Annotated[
+        Literal["lattice", "tetwild"], Parameter(help="tetwild: a smooth boundary; needs the extra `mesh`.")
+    ] = "lattice",
+    file: Annotated[
+        Path | None, Parameter(name="--from", help="Use the mesh of this file: .vtu, .vtk, .msh, .mesh, .xdmf …")
+    ] = None,
+    unit: Annotated[str, Parameter(help="Length unit of that file: mm, cm, m or um.")] = "mm",
+    frame: Annotated[Literal["RAS", "LPS"], Parameter(help="Its frame: RAS+ as NIfTI, LPS+ as DICOM.")] = "RAS",
+    labels: Annotated[str | None, Parameter(help="Its array of regions; default: one of the usual names.")] = None,
+    tissue: Annotated[
+        list[str] | None, Parameter(help="What a region is, such as 2=white: white, grey or csf.", negative="")
+    ] = None,
 ) -> None:
-    """Mesh a patient's brain and tell size and quality of the mesh."""
+    """Mesh a patient's brain, or take a mesh from a file, and tell its size and quality."""
+    from hybridtumor.mesh_choice import MeshSource, parse_tissues
     from hybridtumor.mesh_command import mesh_patient
 
+    source = MeshSource(method, file, unit, frame, labels, parse_tissues(tissue or []))
     with terminal.progress() as tell:
-        rows = mesh_patient(patient, cell_size, days, out, progress=tell)
+        rows = mesh_patient(patient, cell_size, days, out, source, progress=tell)
     _print_table("Mesh", ("", ""), rows)
 
 

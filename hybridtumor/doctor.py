@@ -104,6 +104,20 @@ def drawing() -> Finding:
     return _in_subprocess("OpenGL", DRAW, lambda out: f"draws off screen ({out})", "weak", hint)
 
 
+def smooth_meshes() -> Finding:
+    """Look for the extra `mesh`: smooth boundaries and meshes from files."""
+    versions, lacks = [], []
+    for name in ("pytetwild", "meshio", "h5py"):
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            lacks.append(name)
+    if not lacks:
+        return Finding("extra mesh", "ok", ", ".join(versions))
+    hint = "smooth meshes and meshes from files are left out; install hybridtumor[mesh]"
+    return Finding("extra mesh", "weak", f"no {', '.join(lacks)}; {hint}")
+
+
 def threads() -> Finding:
     """Count the processors."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,6 +148,7 @@ def package() -> Finding:
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
     package, python, machine, threads, memory, compiler, finite_elements, torch, weights, drawing,
+    smooth_meshes,
 )  # fmt: skip
 
 
