@@ -8,7 +8,7 @@ DAYS = (0, 60, 120, 180)
 
 
 def main(
-    reference: str = "mni152", out: Path = Path("what-if.html"), samples: int = 4, cell_size: str = "2 mm"
+    reference: str = "mni152", out: Path = Path("what-if.html"), samples: int = 4, cell_size: str = "auto"
 ) -> None:
     patient = ht.load_patient(reference)
     growth = ht.GrowthParameters(diffusion_white="0.13 mm²/day", proliferation="0.025 /day")

@@ -7,7 +7,7 @@ import hybridtumor as ht
 from hybridtumor.simulate import GrowthSimulation
 
 
-def main(reference: str = "mni152", doses: tuple[int, ...] = (0, 20, 40, 60), cell_size: str = "2 mm") -> list[float]:
+def main(reference: str = "mni152", doses: tuple[int, ...] = (0, 20, 40, 60), cell_size: str = "auto") -> list[float]:
     patient = ht.load_patient(reference)
     simulation = GrowthSimulation.prepare(patient.tissue, patient.density, horizon=120, cell_size=cell_size)
     plans = {

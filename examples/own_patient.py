@@ -11,7 +11,7 @@ import hybridtumor as ht
 PLAN = {"prescription": "60 Gy", "fractions": 30, "first_day": 14, "target": "estro-eano-2023"}
 
 
-def main(patient: str, run: str, samples: int = 4, cell_size: str = "2 mm") -> Path:
+def main(patient: str, run: str, samples: int = 4, cell_size: str = "auto") -> Path:
     scenario = ht.Scenario.parse(
         {
             "schema_version": 1,

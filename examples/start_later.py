@@ -3,7 +3,7 @@
 import hybridtumor as ht
 
 
-def main(reference: str = "mni152", starts: tuple[int, ...] = (7, 28, 49), cell_size: str = "2 mm") -> list[float]:
+def main(reference: str = "mni152", starts: tuple[int, ...] = (7, 28, 49), cell_size: str = "auto") -> list[float]:
     patient = ht.load_patient(reference)
     dose = ht.conformal_dose(patient, "60 Gy")
     burdens = []

@@ -21,12 +21,13 @@ from hybridtumor import mesh_file
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
 from hybridtumor.manifest import Manifest, input_hashes, sha256_of
+from hybridtumor.mesh_size import CELL_SIZE, require_size
 from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.prepare import load_patient
 from hybridtumor.rundir import RunFolder, check_target, opened
 from hybridtumor.scenario import EMBEDDED_PATIENT, Scenario
-from hybridtumor.simulate import CELL_SIZE, GrowthSimulation, require_size, require_tumour
+from hybridtumor.simulate import GrowthSimulation, require_tumour
 from hybridtumor.solvers.petsc import MPI, on_root
 from hybridtumor.summary import arm_figures, mesh_figures
 from hybridtumor.therapy import TherapyPlan
@@ -209,7 +210,13 @@ def _simulate(
     tell("mesh", 0.0)
     with folder.stage("mesh", save=comm.rank == 0):
         simulation = GrowthSimulation.prepare(
-            patient.tissue, patient.density, scenario.growth, scenario.horizon, cell_size=cell_size
+            patient.tissue,
+            patient.density,
+            scenario.growth,
+            scenario.horizon,
+            mechanics=scenario.mechanics,
+            tensor=patient.diffusion_tensor,
+            cell_size=cell_size,
         )
         steps = simulation.shared_steps(plans.values(), scenario.report_days)
     tell("mesh", 1.0)

@@ -6,8 +6,8 @@ from importlib import resources
 from pathlib import Path
 
 from hybridtumor.errors import InputError
+from hybridtumor.mesh_size import CELL_SIZE
 from hybridtumor.scenario import EMBEDDED_PATIENT, RefineOptions, Scenario
-from hybridtumor.simulate import CELL_SIZE
 from hybridtumor.yaml_file import load_yaml
 
 FAST_CELL_SIZE = "4 mm"

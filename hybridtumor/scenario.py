@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails
 
 from hybridtumor import units
 from hybridtumor.errors import InputError
-from hybridtumor.parameters import GrowthParameters, TreatmentResponse
+from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.scan import write_bytes
 from hybridtumor.therapy import TherapyPlan
@@ -75,6 +75,8 @@ class Scenario(BaseModel):
         not there.
     growth, response
         Biology, the same in every arm.
+    mechanics
+        Tissue mechanics, for the mass effect; an empty table takes the defaults, without it tissue stays where it is.
     arms
         Name to treatments, in order; an empty list is no treatment.
     refine
@@ -89,6 +91,7 @@ class Scenario(BaseModel):
     report_days: tuple[Day, ...]
     growth: GrowthParameters = GrowthParameters()
     response: TreatmentResponse = TreatmentResponse()
+    mechanics: MechanicalParameters | None = None
     arms: Annotated[dict[ArmName, tuple[Treatment, ...]], Field(min_length=1)]
     refine: RefineOptions = RefineOptions()
 
@@ -262,5 +265,14 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def _known_keys() -> list[str]:
-    models = (Scenario, RefineOptions, GrowthParameters, TreatmentResponse, Treatment, Radiation, TemozolomideCourse)
+    models = (
+        Scenario,
+        RefineOptions,
+        GrowthParameters,
+        TreatmentResponse,
+        MechanicalParameters,
+        Treatment,
+        Radiation,
+        TemozolomideCourse,
+    )
     return sorted({key for model in models for key in model.model_fields})

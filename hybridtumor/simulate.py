@@ -1,6 +1,6 @@
 """simulate: from a patient and a plan to the tumour's future, on the patient's grid.
 
-    tissue, density → mesh → growth under therapy → Forecast
+    tissue, density → mesh → growth under therapy → mass effect → Forecast
 
 A `GrowthSimulation` holds the mesh and the operators of one patient, which every arm of a scenario shares;
 `simulate` prepares one and runs one plan. Under MPI every rank calls them alike and gets the same Forecast.
@@ -10,47 +10,48 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pint
 from numpy.typing import NDArray
+from scipy import sparse
 
-from hybridtumor import units
+from hybridtumor.diffusion_tensor import DiffusionTensor
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast, MeshFields
 from hybridtumor.grid import Grid
-from hybridtumor.meshes.brain import BrainMesh, brain_mesh
+from hybridtumor.mesh_choice import LATTICE, MeshSource, choose_mesh
+from hybridtumor.mesh_size import CELL_SIZE, COARSEST, auto_size, margin_mm, require_size
+from hybridtumor.meshes.brain import BrainMesh
 from hybridtumor.meshes.domain import Domain, distribute
+from hybridtumor.meshes.head import head_mesh
 from hybridtumor.meshes.quality import edge_lengths
+from hybridtumor.meshes.transfer import cell_means
+from hybridtumor.models.anisotropy import sharpened, symmetric, tissue_tensor
+from hybridtumor.models.carry import carried
 from hybridtumor.models.cell_kill import KillSchedule
-from hybridtumor.parameters import GrowthParameters, TreatmentResponse
+from hybridtumor.models.growth import diffusivity
+from hybridtumor.models.ventricles import ventricles
+from hybridtumor.models.warp import Origins, find_origins
+from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.scan import Scan
-from hybridtumor.solvers.diffusion import Diffusion, assemble_diffusion
-from hybridtumor.solvers.growth import Trajectory, grow
+from hybridtumor.solvers.coupled import MassEffect, TwoWay, between, coupling_days, operator_of
+from hybridtumor.solvers.growth import Operator, Trajectory, grow
 from hybridtumor.solvers.petsc import MPI, on_root
 from hybridtumor.solvers.time_grid import StepControl
 from hybridtumor.therapy import UNTREATED, DoseMap, TherapyPlan
 from hybridtumor.tissue import TissueMap
 
-CELL_SIZE = "2 mm"
-"""Edge length of the cells where the front is and will be."""
-
 TOLERANCE = 1e-4
 """Largest relative error of a time step: at most 2e-4 of the burden after 180 days (docs/decisions/0002)."""
 
-COARSEST = 8.0
-"""mm. Largest cells, far from the tumour."""
-
-LONGEST_STEP = 10.0
+LONGEST_STEP = 20.0
 """days. The error would allow longer steps; this keeps burden curves smooth."""
 
 INSIDE = 0.99
 """Share of the day-0 burden that has to lie in the parenchyma."""
-
-LONGEST_MARGIN = 60.0
-"""mm. Farther than this from today's tumour the cells are never fine."""
 
 
 def simulate(
@@ -60,7 +61,9 @@ def simulate(
     days: Iterable[float] = (0, 180),
     response: TreatmentResponse | None = None,
     *,
+    mechanics: MechanicalParameters | None = None,
     cell_size: str | pint.Quantity = CELL_SIZE,
+    mesh: MeshSource = LATTICE,
     tolerance: float = TOLERANCE,
     progress: Callable[[float], None] | None = None,
 ) -> Forecast:
@@ -76,8 +79,12 @@ def simulate(
         What is given.
     days
         Report days, not negative. The state of a report day is the one before a fraction of that day.
+    mechanics
+        Tissue mechanics, for the displacement by the tumour; None: tissue stays where it is.
     cell_size
-        Edge length of the cells at the front, such as ``"2 mm"``.
+        Edge length of the cells at the front, such as ``"2 mm"``; ``"auto"``: what keeps the burden within 1 % or so.
+    mesh
+        Which mesh: the lattice, a smooth one, or one from a file.
     tolerance
         Largest relative error of a time step.
     progress
@@ -100,7 +107,16 @@ def simulate(
         )
     report_days = _report_days(days)
     law = GrowthParameters() if growth is None else growth
-    simulation = GrowthSimulation.prepare(patient.tissue, patient.density, law, report_days[-1], cell_size=cell_size)
+    simulation = GrowthSimulation.prepare(
+        patient.tissue,
+        patient.density,
+        law,
+        report_days[-1],
+        mechanics=mechanics,
+        tensor=patient.diffusion_tensor,
+        cell_size=cell_size,
+        mesh=mesh,
+    )
     return simulation.run(plan, report_days, response, tolerance=tolerance, progress=progress)
 
 
@@ -119,7 +135,9 @@ class GrowthSimulation:
     brain
         The mesh, its tissue and the transfer to the grid.
     domain, diffusion
-        The mesh on the ranks, and the diffusion operator.
+        The mesh on the ranks, and the diffusion operator of tissue at rest.
+    effect
+        Mechanics of the head and what it needs to act back on growth; None: tissue stays where it is.
     seconds
         Wall time of each stage of the preparation.
     """
@@ -129,7 +147,8 @@ class GrowthSimulation:
     growth: GrowthParameters
     brain: BrainMesh
     domain: Domain
-    diffusion: Diffusion
+    diffusion: Operator
+    effect: "_Mechanics | None"
     seconds: dict[str, float]
 
     @classmethod
@@ -140,7 +159,10 @@ class GrowthSimulation:
         growth: GrowthParameters | None = None,
         horizon: float = 180.0,
         *,
+        mechanics: MechanicalParameters | None = None,
+        tensor: DiffusionTensor | None = None,
         cell_size: str | pint.Quantity = CELL_SIZE,
+        mesh: MeshSource = LATTICE,
         comm: MPI.Intracomm = MPI.COMM_WORLD,
     ) -> "GrowthSimulation":
         """Mesh the brain and assemble the operators.
@@ -153,36 +175,45 @@ class GrowthSimulation:
             Parameters of growth; None: the defaults.
         horizon
             Last day of interest: the mesh is fine where the front can be until then.
+        mechanics
+            Tissue mechanics; None: tissue stays where it is.
+        tensor
+            Diffusion tensor of water, for growth along the tracts; None: the same in all directions.
         cell_size
-            Edge length of the cells there.
+            Edge length of the cells there, or ``"auto"``.
+        mesh
+            Which mesh: the lattice, a smooth one, or one from a file.
         comm
             The ranks that work together.
 
         Raises
         ------
         InputError
-            The tumour is empty or outside the brain, or the cell size is not a positive length.
+            The tumour is empty or outside the brain, or the cell size is neither a positive length nor ``"auto"``.
         """
-        size = require_size(cell_size)
         law = GrowthParameters() if growth is None else growth
+        size = require_size(cell_size) or auto_size(law, horizon)
         tissue.grid.require_same(density.grid, "density")
         values = require_tumour(tissue, density)
         seconds: dict[str, float] = {}
         with _timed(seconds, "mesh"):
             margin = margin_mm(law, horizon)
-            brain = on_root(
+            brain, _ = on_root(
                 comm,
-                lambda: brain_mesh(
-                    tissue, values, margin_mm=margin, cell_size_mm=size, coarsest_mm=max(size, COARSEST)
+                lambda: choose_mesh(
+                    mesh, tissue, values, margin_mm=margin, cell_size_mm=size, coarsest_mm=max(size, COARSEST)
                 ),
             )
             domain = distribute(brain.mesh, comm)
         with _timed(seconds, "assemble"):
-            rates = (law.diffusion_white, law.diffusion_grey)
-            diffusion = assemble_diffusion(
-                domain, brain.white, brain.grey, brain.fraction, rates, brain.transfer.node_volume
-            )
-        return cls(tissue.grid, values, law, brain, domain, diffusion, seconds)
+            diffusivity = _diffusivity(law, brain, tensor, obtuse=mesh != LATTICE)
+            ones = np.ones(len(brain.mesh.cells))
+            diffusion = operator_of(domain, brain, diffusivity, ones, brain.transfer.node_volume)
+        effect = None
+        if mechanics is not None:
+            with _timed(seconds, "mechanics"):
+                effect = _Mechanics.prepare(tissue, values, mechanics, brain, diffusivity, comm)
+        return cls(tissue.grid, values, law, brain, domain, diffusion, effect, seconds)
 
     def shared_steps(
         self, plans: Iterable[TherapyPlan], days: Iterable[float] = (0, 180), *, tolerance: float = TOLERANCE
@@ -201,9 +232,11 @@ class GrowthSimulation:
         """
         events = {day for plan in plans for course in plan.active.courses for day in course.fraction_days}
         report_days = _report_days(days)
+        if self.effect is not None and self.effect.parameters.two_way:
+            events |= set(coupling_days(self.effect.parameters, report_days[-1]))
         landings = tuple(sorted({*report_days, *(day for day in events if day < report_days[-1])}))
         nothing = KillSchedule.from_plan(UNTREATED, TreatmentResponse(), lambda dose: dose.values)
-        return self._grow(nothing, landings, _step_control(tolerance), None, None).days
+        return self._grow(nothing, landings, _step_control(tolerance), None, None, 0.0, None).days
 
     def run(
         self,
@@ -232,17 +265,30 @@ class GrowthSimulation:
 
         with _timed(seconds, "transfer"):
             kill = KillSchedule.from_plan(therapy, sensitivity, at_nodes)
-        products = self.diffusion.products
+        coupling = None if self.effect is None else self.effect.coupling(self.growth, self.brain, self.domain)
+        products, half_time = self.diffusion.products, sensitivity.clearance_half_time
         with _timed(seconds, "solve"):
-            trajectory = self._grow(kill, report_days, control, steps, progress)
+            trajectory = self._grow(kill, report_days, control, steps, progress, half_time, coupling)
         with _timed(seconds, "transfer"):
             nodal = {day: self.domain.gather(trajectory.density[day]) for day in report_days}
-            fields = tuple(
+            density = tuple(
                 self.density if day == 0 else np.asarray(transfer.to_grid(nodal[day]), np.float32)
                 for day in report_days
             )
+            dead = None
+            if trajectory.damaged is not None:
+                dead = {day: self.domain.gather(trajectory.damaged[day]) for day in report_days}
+            damaged = None if dead is None else tuple(transfer.to_grid(d).astype(np.float32) for d in dead.values())
             on_grid = KillSchedule.from_plan(therapy, sensitivity, lambda dose: dose.values, shape=self.grid.shape)
             log_kill = tuple(np.asarray(on_grid.log_kill(0.0, day), np.float32) for day in report_days)
+        displacement = None
+        if self.effect is not None:
+            with _timed(seconds, "mechanics"):
+                visible = {day: nodal[day] + (0 if dead is None else dead[day]) for day in report_days}
+                displacement, origins = self.effect.moved(visible, self.grid)
+                density = tuple(map(partial(carried, order=3), density, origins))
+                log_kill = tuple(map(partial(carried, order=1), log_kill, origins))
+                damaged = None if damaged is None else tuple(map(partial(carried, order=3), damaged, origins))
         effort = {
             "steps": float(trajectory.steps),
             "steps_refused": float(trajectory.refused),
@@ -252,10 +298,13 @@ class GrowthSimulation:
         return Forecast(
             grid=self.grid,
             days=report_days,
-            density=fields,
+            density=density,
             log_kill=log_kill,
             burden_curve=trajectory.burden_curve,
+            displacement=displacement,
             mesh=MeshFields(mesh.points, mesh.cells, nodal, {"white": self.brain.white, "grey": self.brain.grey}),
+            damaged=damaged,
+            damaged_curve=trajectory.damaged_curve,
             figures=self.figures | effort | {f"seconds_{stage}": value for stage, value in seconds.items()},
         )
 
@@ -266,10 +315,22 @@ class GrowthSimulation:
         control: StepControl,
         steps: Sequence[float] | None,
         progress: Callable[[float], None] | None,
+        half_time: float,
+        coupling: TwoWay | None,
     ) -> Trajectory:
         """Grow the day-0 density on the mesh."""
-        initial = self.domain.local(self.brain.transfer.to_mesh(self.density))
-        return grow(self.diffusion, self.growth, kill, initial, report_days, control, progress, steps=steps)
+        return grow(
+            self.diffusion,
+            self.growth,
+            kill,
+            self.domain.local(self.brain.transfer.nodal_values(self.density)),
+            report_days,
+            control,
+            progress,
+            steps=steps,
+            clearance_half_time=half_time,
+            coupling=coupling,
+        )
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -287,13 +348,75 @@ class GrowthSimulation:
         }
 
 
-def margin_mm(growth: GrowthParameters, horizon: float) -> float:
-    """Return how far beyond today's tumour the mesh has to be fine: the way of the front, or of diffusion alone, mm.
+@dataclass(frozen=True, eq=False)
+class _Mechanics:
+    """The mechanics of a patient, and what it takes to act back on growth.
 
-    The tumour ends where its density is 0.01, four front widths ahead of the front: the way is generous.
+    Parameters
+    ----------
+    effect
+        The head's mechanics.
+    diffusivity
+        Diffusivity of tissue at rest in every cell of the brain's mesh, as `solvers.coupled.TwoWay` has it.
+    way
+        From the head's mesh to the brain's; None without a two-way coupling.
     """
-    spread = np.sqrt(2 * growth.diffusion_white * horizon)
-    return float(min(max(growth.front_speed * horizon, spread) + 2.0, LONGEST_MARGIN))
+
+    effect: MassEffect
+    diffusivity: NDArray[np.float64]
+    way: sparse.csr_array | None
+
+    @classmethod
+    def prepare(
+        cls,
+        tissue: TissueMap,
+        density: NDArray[np.float32],
+        parameters: MechanicalParameters,
+        brain: BrainMesh,
+        diffusivity: NDArray[np.float64],
+        comm: MPI.Intracomm,
+    ) -> "_Mechanics":
+        inner = ventricles(tissue) if comm.rank == 0 and parameters.ventricle_pressure != 0 else None
+        head = on_root(comm, lambda: head_mesh(tissue, density, ventricles=inner))
+        effect = MassEffect.prepare(head, parameters, brain.transfer.nodal_values(density), brain.transfer, comm)
+        way = on_root(comm, lambda: between(brain.transfer, head.transfer)) if parameters.two_way else None
+        return cls(effect, diffusivity, way)
+
+    @property
+    def parameters(self) -> MechanicalParameters:
+        return self.effect.mechanics.parameters
+
+    def coupling(self, growth: GrowthParameters, brain: BrainMesh, domain: Domain) -> TwoWay | None:
+        """Return the two-way coupling of one arm, or None where mechanics only follows."""
+        if self.way is None:
+            return None
+        return TwoWay(self.effect, growth, brain, domain, self.diffusivity, self.way)
+
+    def moved(
+        self, visible: dict[float, NDArray[np.float64]], grid: Grid
+    ) -> tuple[tuple[NDArray[np.float32], ...], tuple[Origins, ...]]:
+        """Return displacement and origins of every day from u + d at the vertices of the brain's mesh."""
+        state, fields = None, []
+        for day, density in visible.items():
+            if day == 0:
+                fields.append(np.zeros((3, *grid.shape), np.float32))
+                continue
+            state = self.effect.equilibrium(density, state)
+            fields.append(self.effect.displacement(state))
+        return tuple(fields), tuple(find_origins(field, grid) for field in fields)
+
+
+def _diffusivity(
+    growth: GrowthParameters, brain: BrainMesh, tensor: DiffusionTensor | None, *, obtuse: bool
+) -> NDArray[np.float64]:
+    """Return the diffusivity in every cell: scalars, (m,), or tensors, (m, 3, 3), where the limiter is needed."""
+    if tensor is not None:
+        spacing = float(tensor.grid.voxel_size.min())
+        means = symmetric(cell_means(brain.mesh, tensor.grid, tensor.fields, spacing=spacing).T)
+        rates = (growth.diffusion_white, growth.diffusion_grey)
+        return tissue_tensor(brain.white, brain.grey, rates, sharpened(means, growth.anisotropy))
+    scalar = diffusivity(growth, brain.white, brain.grey)
+    return scalar[:, None, None] * np.eye(3) if obtuse else scalar
 
 
 def _step_control(tolerance: float) -> StepControl:
@@ -311,20 +434,6 @@ def _report_days(days: Iterable[float]) -> tuple[float, ...]:
     return result
 
 
-def require_size(cell_size: str | pint.Quantity) -> float:
-    """Return a cell size in mm.
-
-    Raises
-    ------
-    InputError
-        It is not a positive length.
-    """
-    size = units.magnitude(cell_size, "mm", name="cell size")
-    if size <= 0:
-        raise InputError(f"cell size: expected a positive length, got {cell_size}.")
-    return size
-
-
 def require_tumour(tissue: TissueMap, density: Scan) -> NDArray[np.float32]:
     """Return the day-0 density once it is one that can grow.
 
@@ -334,12 +443,13 @@ def require_tumour(tissue: TissueMap, density: Scan) -> NDArray[np.float32]:
         The density leaves [0, 1], is empty, or less than `INSIDE` of it lies in the parenchyma.
     """
     values = np.asarray(density.values, np.float32)
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-        raise InputError(f"density: expected values between 0 and 1, got {values.min():.3g} to {values.max():.3g}.")
-    total = float(values.sum(dtype=np.float64))
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 1:  # not a number fails too
+        raise InputError(f"density: expected values between 0 and 1, got {low:.3g} to {high:.3g}.")
+    total = float(values.sum())
     if total <= 0:
         raise InputError("density: expected a tumour, got an empty density. Check the segmentation.")
-    share = float(values[tissue.parenchyma].sum(dtype=np.float64)) / total
+    share = float(values[tissue.parenchyma].sum()) / total
     if share < INSIDE:
         raise InputError(
             f"density: expected at least {INSIDE:.0%} of the tumour inside the brain, got {share:.1%}."

@@ -47,7 +47,9 @@ def ball_patient(grid: Grid | None = None) -> Any:
     """What `simulate` needs of a patient."""
     grid = ball_grid() if grid is None else grid
     tissue = ball_tissue(grid)
-    return SimpleNamespace(id="ball", grid=grid, tissue=tissue, density=ball_density(grid, tissue))
+    return SimpleNamespace(
+        id="ball", grid=grid, tissue=tissue, density=ball_density(grid, tissue), diffusion_tensor=None
+    )
 
 
 def ball_dose(grid: Grid, dose: float) -> DoseMap:

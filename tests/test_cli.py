@@ -349,7 +349,7 @@ def test_public_names_resolve_whatever_was_imported_first() -> None:
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_is_whole_and_unlocked(case: Path, sent: int, code: int) -> None:
     write_scenario(case, horizon="400 days", report_days=[0, 400])
-    arguments = command("compare", str(case / "scenario.yaml"), "--out", str(case / "run"), "--cell-size", "1.2 mm")
+    arguments = command("compare", str(case / "scenario.yaml"), "--out", str(case / "run"), "--cell-size", "0.6 mm")
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (case / "run" / "scenario.yaml").exists() and time.monotonic() < deadline and process.poll() is None:

@@ -57,6 +57,7 @@ def test_the_folder_holds_what_other_programs_rely_on(finished: RunFolder) -> No
     }  # fmt: skip
 
 
+@pytest.mark.law("therapy", "A prescription of 0 Gy is no treatment: every file byte for byte, images included")
 def test_nothing_given_is_untreated_in_every_file(finished: RunFolder) -> None:
     assert same_files(finished.arm_path("untreated"), finished.arm_path("nothing"))
     assert not same_files(finished.arm_path("untreated"), finished.arm_path("stupp"))
@@ -74,7 +75,10 @@ def test_summary_says_what_the_images_hold(finished: RunFolder) -> None:
         for day, burden, edema in zip(arm["days"], arm["burden_mm3"], arm["volume_mm3"]["edema"], strict=True):
             density = Scan.load(finished.field_path(name, "density", day))
             assert burden == pytest.approx(density.values.sum(dtype=float) * density.grid.voxel_volume, rel=1e-5)
-            visible = (density.values > 0.2) & (density.values <= 0.6)
+            damaged = finished.field_path(name, "damaged", day)
+            assert damaged.exists() == (name == "stupp")
+            imaged = density.values + (Scan.load(damaged).values if damaged.exists() else 0)
+            visible = (imaged > 0.2) & (imaged <= 0.6)
             assert edema == pytest.approx(visible.sum() * density.grid.voxel_volume)
         assert arm["mri"]["samples"] == 2
         assert arm["burden_curve"]["burden_mm3"][-1] == pytest.approx(arm["burden_mm3"][-1], rel=1e-3)
@@ -127,6 +131,7 @@ class StoppedError(Exception):
     """What a killed process does not raise; it only has to end the run here."""
 
 
+@pytest.mark.law("runs", "A run that was stopped goes on and ends the same: every file byte for byte")
 @pytest.mark.parametrize("stage", ["simulate stupp", "refine nothing", "report"])
 def test_a_stopped_run_goes_on_and_ends_the_same(
     finished: RunFolder, patient: Path, tmp_path: Path, stage: str
@@ -148,6 +153,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(
         assert small_run.StandInRefiner.calls == calls  # finished stages are not done again
 
 
+@pytest.mark.law("runs", "The same with an oblique scanner")
 def test_an_oblique_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     turn = Rotation.from_euler("xyz", (0.3, -0.2, 0.1)).as_matrix()
     small_run.small_patient(turn=turn).save(tmp_path / "patient")
@@ -217,6 +223,7 @@ def test_dose_files_travel_with_the_run(finished: RunFolder, patient: Path, tmp_
     assert again.figures("given") == folder.figures("given")
 
 
+@pytest.mark.law("runs", "Images made again from a run folder are the same, byte for byte")
 def test_refine_needs_nothing_but_the_run(finished: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished.root, out)

@@ -31,6 +31,7 @@ report_days: [0, 60, 120, 180]
 growth:
   {diffusion_white: "0.13 mm^2/day", diffusion_grey: "0.013 mm^2/day", proliferation: "0.025 1/day", law: logistic}
 response: {alpha: "0.035 1/Gy", alpha_beta: "10 Gy", temozolomide: "0.15 1/day"}
+mechanics: {growth_strain: 0.15}
 arms:
   untreated: []
   stupp:
@@ -243,7 +244,7 @@ def test_plan_file_is_the_list_of_one_arm(tmp_path: Path, patient: Patient) -> N
         ({"arms": {"a": {"radiation": {}}}}, "arms.a: expected a list, got {'radiation': {}}"),
         ({"arms": {"a": ["radiation"]}}, "arms.a[0]: expected a mapping (key: value), got 'radiation'"),
         ({7: 8}, "[7]: expected a key that is text, got 7"),
-        ({"growth": {"law": "linear"}}, "growth.law: expected 'logistic' or 'gompertz', got 'linear'"),
+        ({"growth": {"law": "linear"}}, "growth.law: expected 'logistic', 'gompertz' or 'exponential', got 'linear'"),
         ({"growth": {"diffusion_white": "-1 mm^2/day"}}, "growth: expected positive diffusivities"),
         ({"response": {"alpha": "0.035 Gy"}}, "response.alpha: expected a quantity in 1/Gy"),
         ({"refine": {"samples": 0}}, "refine.samples: expected greater than or equal to 1, got 0"),
