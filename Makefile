@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 RUN    ?= run/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs check-machine clean
+.PHONY: help demo test lint types docs verification check-machine clean
 
 help:  ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,11 @@ types: $(VENV)/.installed-test  ## mypy --strict
 
 docs: $(VENV)/.installed-docs  ## HTML documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+verification: $(VENV)/.installed-test  ## Run the tests, keep what they see, write docs/verification.md
+	rm -f docs/figures/tests.json
+	$(BIN)/pytest --figures=docs/figures/tests.json --ignore=tests/test_verification_page.py
+	$(BIN)/python tests/verification_page.py
 
 clean:  ## Remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info docs/_build

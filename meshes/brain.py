@@ -15,24 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from hybridtumor.errors import InputError
-from hybridtumor.grid import BoolArray, FloatArray, Grid
+from hybridtumor.grid import FloatArray
 from hybridtumor.meshes.lattice import Lattice, TetMesh
-from hybridtumor.meshes.pieces import MIN_FILL, carrying_piece
-from hybridtumor.meshes.quality import face_neighbours, stiffness_diagonal, vertex_volumes
-from hybridtumor.meshes.transfer import GridTransfer, Samples, cell_means
+from hybridtumor.meshes.pieces import carrying_piece
+from hybridtumor.meshes.quality import stiffness_diagonal
+from hybridtumor.meshes.sizes import around_tumour, box_of, spans_of
+from hybridtumor.meshes.transfer import GridTransfer, cell_means
 from hybridtumor.meshes.voxel_samples import sampled
 from hybridtumor.tissue import TissueMap
-
-VISIBLE_DENSITY = 0.01
-"""The mesh is fine within a margin of where the density exceeds this."""
-
-SLOPE = 1.0
-"""Growth of the wanted cell size per mm beyond the margin."""
 
 MIN_PARENCHYMA = 0.45
 """Share of parenchyma from which a cell belongs to the brain: about half; one half itself is met exactly too often."""
@@ -89,28 +81,12 @@ def brain_mesh(
         A density of another shape, sizes out of order, or a brain too thin for the cell size.
     """
     grid, domain = tissue.grid, tissue.parenchyma
-    if density.shape != grid.shape:
-        raise InputError(f"mesh: expected a density of the grid's shape {grid.shape}, got {density.shape}.")
-    if not (0 < cell_size_mm <= coarsest_mm and 0 <= margin_mm < np.inf):
-        raise InputError(
-            f"mesh: expected 0 < cell size ≤ coarsest and margin ≥ 0, got {cell_size_mm:g}, {coarsest_mm:g}"
-            f" and {margin_mm:g} mm."
-        )
-    tumour = grid.world(_rim(density > VISIBLE_DENSITY))
-    tree = cKDTree(tumour) if len(tumour) else None
-
-    def size(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        if tree is None:
-            return np.full(len(points), coarsest_mm)
-        beyond = tree.query(points, distance_upper_bound=margin_mm + coarsest_mm / SLOPE)[0] - margin_mm
-        return np.asarray(cell_size_mm + SLOPE * np.maximum(beyond, 0))
-
-    lower, upper = _box(domain, grid)
-    lattice = Lattice.graded(lower, upper, size, finest=cell_size_mm, coarsest=coarsest_mm)
+    size = around_tumour(density, grid, margin_mm=margin_mm, finest=cell_size_mm, coarsest=coarsest_mm)
+    lattice = Lattice.graded(*box_of(domain, grid), size, finest=cell_size_mm, coarsest=coarsest_mm)
     samples = sampled(lattice, grid, domain)
     mesh = lattice.mesh(samples.cubes())
     white_share = np.zeros(grid.shape, np.float32)
-    box = tuple(slice(span[0], span[-1] + 1) for span in _spans(domain))
+    box = tuple(slice(span[0], span[-1] + 1) for span in spans_of(domain))
     total = np.maximum(tissue.white[box] + tissue.grey[box], 0.5)  # in the domain it is no less
     white_share[box] = domain[box] * (tissue.white[box] / total)
     spacing = READING * float(grid.voxel_size.min())
@@ -128,58 +104,3 @@ def brain_mesh(
     fraction = np.minimum(share, 1) * np.minimum(1, STIFFNESS_CAP / stiff)[mesh.cells].min(1)
     white = np.clip(white / share, 0, 1)  # rounding of the float32 sums
     return BrainMesh(mesh, white, 1 - white, fraction, transfer)
-
-
-def _box(domain: BoolArray, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the opposite corners of the smallest box along the world's axes that holds the voxels of a domain, mm."""
-    spans = _spans(domain)
-    if np.count_nonzero(grid.affine[:3, :3]) > 3:  # an oblique box would be larger
-        centres = grid.world(_rim(domain))
-    else:
-        centres = grid.world(np.array([[span[side] for span in spans] for side in (0, -1)]))
-    half = np.abs(grid.affine[:3, :3]).sum(1) / 2
-    return centres.min(0) - half, centres.max(0) + half
-
-
-def _spans(mask: BoolArray) -> list[NDArray[np.int64]]:
-    """Return the indices along each axis at which a mask has voxels."""
-    return [np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-
-
-def _rim(mask: BoolArray) -> NDArray[np.int64]:
-    """Return the indices of the voxels of a mask that touch its outside by a face, (k, 3)."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    if not found:
-        return np.zeros((0, 3), np.int64)
-    inside = mask[found[0]]
-    start = np.array([part.start for part in found[0]])
-    return np.asarray(np.argwhere(inside & ~ndimage.binary_erosion(inside)) + start)
-
-
-def _kept(mesh: TetMesh, samples: Samples, voxel_volume: float) -> NDArray[np.bool_]:
-    """Tell which cells form the largest face-connected piece all of whose vertices hold some tissue, (m,)."""
-    pairs, _ = face_neighbours(mesh)
-    keep = np.ones(len(mesh.cells), bool)
-    quarters = np.repeat(mesh.volumes[:, None] / 4, 4, axis=1)
-    capacity = vertex_volumes(mesh)
-    held = samples.node_share(mesh, keep) * voxel_volume
-    while True:
-        gone = keep & (held < MIN_FILL * capacity)[mesh.cells].any(1)
-        if not gone.any():
-            gone = keep & ~_largest_piece(pairs, keep)
-            if not gone.any():
-                return keep
-        keep &= ~gone
-        held -= samples.node_share(mesh, gone) * voxel_volume
-        capacity -= np.bincount(mesh.cells[gone].ravel(), quarters[gone].ravel(), minlength=len(capacity))
-
-
-def _largest_piece(pairs: NDArray[np.int64], keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell which of the kept cells belong to the piece with most cells, (m,)."""
-    linked = pairs[keep[pairs].all(1)]
-    graph = sparse.coo_array(
-        (np.ones(len(linked), np.int8), (linked[:, 0], linked[:, 1])), shape=(len(keep), len(keep))
-    )
-    _, piece = connected_components(graph, directed=False)
-    sizes = np.bincount(piece[keep], minlength=1)
-    return np.asarray(keep & (piece == sizes.argmax()))

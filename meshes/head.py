@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray, FloatArray
-from hybridtumor.meshes.lattice import TetMesh, graded_lattice
-from hybridtumor.meshes.pieces import largest_piece
+from hybridtumor.meshes.lattice import Lattice, TetMesh
+from hybridtumor.meshes.pieces import carrying_piece
 from hybridtumor.meshes.quality import face_neighbours
+from hybridtumor.meshes.sizes import around_tumour, box_of
 from hybridtumor.meshes.transfer import GridTransfer, cell_means
+from hybridtumor.meshes.voxel_samples import sampled
 from hybridtumor.tissue import TissueMap
 
 VISIBLE_DENSITY = 0.01
@@ -87,39 +88,29 @@ def head_mesh(
     grid = tissue.grid
     if ventricles is None:
         ventricles = np.zeros(grid.shape, bool)
-    for name, array in (("density", near), ("mask of ventricles", ventricles)):
-        if array.shape != grid.shape:
-            raise InputError(f"head mesh: expected a {name} of the grid's shape {grid.shape}, got {array.shape}.")
-    if not 0 < cell_size_mm <= coarsest_mm:
-        raise InputError(f"head mesh: expected 0 < cell size ≤ coarsest, got {cell_size_mm:g} and {coarsest_mm:g} mm.")
+    if ventricles.shape != grid.shape:
+        raise InputError(
+            f"head mesh: expected a mask of ventricles of the grid's shape {grid.shape}, got {ventricles.shape}."
+        )
     head = np.asarray(ndimage.binary_fill_holes(tissue.head))
-    lattice = _lattice(tissue, head, np.asarray(near > VISIBLE_DENSITY), cell_size_mm, coarsest_mm)
-    solid = np.where(head, np.minimum(tissue.white + tissue.grey, 1), 0)
-    spacing = 2 * float(grid.voxel_size.min())
-    share, brain, inner = cell_means(lattice, grid, [head, solid, ventricles & head], spacing=spacing)
-    keep = share > MIN_HEAD
-    if not keep.any():
-        raise InputError(f"head mesh: expected a head thicker than the cell size of {cell_size_mm:g} mm. Choose less.")
-    keep[keep] = largest_piece(lattice.submesh(keep))
-    mesh, share, brain, inner = lattice.submesh(keep), share[keep], brain[keep], inner[keep]
-    csf = np.clip(1 - brain / share, 0, 1)  # rounding of the float32 interpolation
-    outer = np.unique(face_neighbours(mesh)[1])
-    return HeadMesh(mesh, csf, np.minimum(inner / share, csf), outer, GridTransfer(mesh, grid, head))
-
-
-def _lattice(tissue: TissueMap, head: BoolArray, fine: BoolArray, finest: float, coarsest: float) -> TetMesh:
-    """Fill the box of the head with a lattice that is fine around the voxels marked in `fine`."""
-    grid = tissue.grid
     if not head.any():
         raise InputError("head mesh: expected a head, found no voxel with tissue.")
-    centres = grid.world(np.argwhere(head))
-    half = np.abs(grid.affine[:3, :3]).sum(1) / 2
-    tumour = grid.world(np.argwhere(fine))
-    tree = cKDTree(tumour) if len(tumour) else None
-
-    def size(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        if tree is None:
-            return np.full(len(points), coarsest)
-        return np.asarray(finest + SLOPE * np.maximum(tree.query(points)[0] - MARGIN, 0))
-
-    return graded_lattice(centres.min(0) - half, centres.max(0) + half, size, finest=finest, coarsest=coarsest)
+    sizes = {"margin_mm": MARGIN, "finest": cell_size_mm, "coarsest": coarsest_mm}
+    size = around_tumour(np.asarray(near, np.float32), grid, **sizes)
+    lattice = Lattice.graded(*box_of(head, grid), size, finest=cell_size_mm, coarsest=coarsest_mm)
+    samples = sampled(lattice, grid, head)
+    mesh = lattice.mesh(samples.cubes())
+    solid = np.where(head, np.minimum(tissue.white + tissue.grey, 1), 0)
+    spacing = 2 * float(grid.voxel_size.min())
+    share, brain, inner = cell_means(mesh, grid, [head, solid, ventricles & head], spacing=spacing)
+    keep = carrying_piece(mesh, share > MIN_HEAD, samples.node_share() * grid.voxel_volume)
+    if not keep.any():
+        raise InputError(f"head mesh: expected a head thicker than the cell size of {cell_size_mm:g} mm. Choose less.")
+    used = np.zeros(len(mesh.points), bool)
+    used[mesh.cells[keep]] = True
+    mesh, share, brain, inner = mesh.submesh(keep), share[keep], brain[keep], inner[keep]
+    csf = np.clip(1 - brain / share, 0, 1)  # rounding of the float32 sums
+    outer = np.unique(face_neighbours(mesh)[1])
+    return HeadMesh(
+        mesh, csf, np.minimum(inner / share, csf), outer, GridTransfer(mesh, grid, head, samples.operator(used))
+    )

@@ -30,7 +30,7 @@ from hybridtumor.meshes.brain import BrainMesh, brain_mesh
 from hybridtumor.meshes.lattice import SizeField, TetMesh, uniform_lattice
 from hybridtumor.meshes.pieces import largest_piece
 from hybridtumor.meshes.quality import longest_edges
-from hybridtumor.meshes.sizes import around_tumour
+from hybridtumor.meshes.sizes import SLOPE_OF_EDGES, around_tumour
 from hybridtumor.meshes.surface import FINEST_SURFACE, Surface, smooth_brain_surface
 from hybridtumor.tissue import TissueMap
 
@@ -196,7 +196,14 @@ def meshed(
         As `brain.brain_mesh`.
     """
     try:
-        size = around_tumour(tissue, density, margin_mm=margin_mm, finest=cell_size_mm, coarsest=coarsest_mm)
+        size = around_tumour(
+            density,
+            tissue.grid,
+            margin_mm=margin_mm,
+            finest=cell_size_mm,
+            coarsest=coarsest_mm,
+            slope=SLOPE_OF_EDGES,
+        )
         surface = smooth_brain_surface(tissue, max(cell_size_mm, FINEST_SURFACE))
         mesh = tetwild_mesh(surface, coarsest_mm, timeout_s, size=size)
         return brain_mesh_on(mesh, tissue), "tetwild"

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.meshes.lattice import Lattice
 from hybridtumor.meshes.locate import locate
+from hybridtumor.meshes.sizes import spans_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +125,7 @@ def _shared(
 
     Voxels are taken in blocks of 2×2×2: all of those in large cells share the block's centre.
     """
-    spans = [np.flatnonzero(domain.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    spans = spans_of(domain)
     start, stop = (np.array([span[side] for span in spans]) for side in (0, -1))
     inside = domain[tuple(slice(a, b + 1) for a, b in zip(start, stop, strict=True))]
     inside = np.pad(inside, [(0, n % 2) for n in inside.shape])

@@ -1,11 +1,29 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from figures import Figure, Recorder
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--figures", type=Path, metavar="FILE", help="write what tests of laws have seen, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("figures")
+    if path is not None:
+        config.pluginmanager.register(Recorder(path))
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Tells a figure that a test of a law has computed, and holds it to its bounds."""
+    return Figure(record_property)
 
 
 def data_folder() -> Path | None:

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from figures import Figure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,12 +29,14 @@ def schedule(*treatments: Fractionation | Chemotherapy, response: TreatmentRespo
     return KillSchedule.from_plan(TherapyPlan.of(*treatments), response, lambda dose: dose.values, shape=GRID.shape)
 
 
-def test_thirty_times_two_gray_in_closed_form() -> None:
+@pytest.mark.law("therapy", "Thirty times 2 Gy kill 72 α")
+def test_thirty_times_two_gray_in_closed_form(figure: Figure) -> None:
     """30 (α 2 + α/10 · 2²) = 72 α."""
     total = schedule(course(60.0)).log_kill(0, 1000)
-    np.testing.assert_allclose(total, 72 * 0.035, rtol=1e-14)
+    figure("error", np.abs(total / (72 * 0.035) - 1).max(), at_most=1e-14)
 
 
+@pytest.mark.law("therapy", "More dose never kills less: any dose, α and α/β")
 @given(dose=st.floats(0, 30), more=st.floats(0, 30), alpha=st.floats(0, 1), ratio=st.floats(0.5, 30))
 def test_more_dose_kills_more(dose: float, more: float, alpha: float, ratio: float) -> None:
     assert lq_log_kill(dose + more, alpha, ratio) >= lq_log_kill(dose, alpha, ratio) >= 0
@@ -57,15 +60,18 @@ def test_single_drug_dose_in_closed_form() -> None:
     assert drug_log_kill([(3.0, 75.0)], 3.5, 3.5, s, clearance) == 0.0
 
 
-def test_drug_kill_is_the_integral_of_the_rate() -> None:
+@pytest.mark.law("therapy", "The kill of a drug is the integral of its rate")
+def test_drug_kill_is_the_integral_of_the_rate(figure: Figure) -> None:
     doses, s, clearance = Chemotherapy.temozolomide(1.0, concurrent_days=5, adjuvant_cycles=0).doses, 0.15, 2.0
     time = np.linspace(0.4, 4.7, 200_001)
     rate = s * sum(
         m / 75 * np.where(time >= day, np.exp(-clearance * np.clip(time - day, 0, None)), 0) for day, m in doses
     )
-    assert drug_log_kill(doses, 0.4, 4.7, s, clearance) == pytest.approx(np.trapezoid(rate, time), rel=1e-5)
+    closed = drug_log_kill(doses, 0.4, 4.7, s, clearance)
+    figure("difference from quadrature", abs(closed / np.trapezoid(rate, time) - 1), at_most=1e-5)
 
 
+@pytest.mark.law("therapy", "No dose kills exactly nothing")
 def test_nothing_given_kills_exactly_nothing() -> None:
     assert drug_log_kill((), 0, 180, 0.15, 9.24) == 0.0
     for plan in (UNTREATED, TherapyPlan.of(course(0.0), Chemotherapy(((3.0, 0.0),)))):
@@ -85,6 +91,7 @@ def test_cells_that_do_not_respond_have_no_events() -> None:
     assert not kill.log_kill(0, 1000).any()
 
 
+@pytest.mark.law("therapy", "Log-kill adds over any split of time, to 1e-12")
 @settings(max_examples=60)
 @given(
     cuts=st.lists(st.one_of(st.floats(0, 180), st.integers(0, 180).map(float)), max_size=40),

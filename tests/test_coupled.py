@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from ball_brain import TUMOUR, ball_density, ball_grid, ball_tissue
+from figures import Figure
 
 from hybridtumor.forecast import Forecast
 from hybridtumor.models.warp import jacobian
@@ -55,6 +56,7 @@ def distance(a: Forecast, b: Forecast) -> float:
     return float(np.abs(nodal(a) - nodal(b)).max())
 
 
+@pytest.mark.law("mechanics", "One-way mechanics leaves the cells as they are, bit for bit")
 def test_one_way_mechanics_leaves_the_cells_as_they_are(arm: Callable[..., Forecast]) -> None:
     with_mechanics, without = arm(MechanicalParameters()), arm(None)
     for day in DAYS:
@@ -76,12 +78,14 @@ def test_nothing_has_moved_on_day_0_and_the_tumour_pushes_outwards_later(arm: Ca
     assert 0 < sizes[1] < sizes[2]
 
 
-def test_cells_are_where_the_tissue_is(arm: Callable[..., Forecast]) -> None:
+@pytest.mark.law("mechanics", "Cells are where the tissue is: the burden in moved tissue is ∫ u det F")
+def test_cells_are_where_the_tissue_is(arm: Callable[..., Forecast], figure: Figure) -> None:
     forecast, still = arm(MechanicalParameters()), arm(None)
     assert forecast.displacement is not None
     swollen = still.density[-1] * jacobian(forecast.displacement[-1], forecast.grid)
     moved = float(forecast.density[-1].sum(dtype=float))
     assert moved == pytest.approx(float(swollen.sum()), rel=0.01)
+    figure("difference", 100 * abs(moved / float(swollen.sum()) - 1), "%", at_most=1)
     assert moved > 1.02 * float(still.density[-1].sum(dtype=float))
     np.testing.assert_array_equal(forecast.density[0], still.density[0])
 
@@ -93,8 +97,9 @@ def test_no_growth_strain_moves_nothing(arm: Callable[..., Forecast]) -> None:
     np.testing.assert_array_equal(forecast.density[-1], arm(None).density[-1])
 
 
+@pytest.mark.law("mechanics", "Coupling through stress vanishes with its coefficients, to first order")
 @pytest.mark.parametrize("name", ["diffusion_stress", "proliferation_pressure"])
-def test_small_stress_coefficients_converge_to_one_way(name: str, arm: Callable[..., Forecast]) -> None:
+def test_small_stress_coefficients_converge_to_one_way(name: str, arm: Callable[..., Forecast], figure: Figure) -> None:
     one_way = arm(MechanicalParameters(interval="45 day"))
     errors = []
     for size in (0.4, 0.2, 0.1):
@@ -103,8 +108,10 @@ def test_small_stress_coefficients_converge_to_one_way(name: str, arm: Callable[
         errors.append(distance(two_way, one_way))
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert orders == pytest.approx(1, abs=0.25)
+    figure("order", orders, at_least=0.75, at_most=1.25)
 
 
+@pytest.mark.law("mechanics", "Without growth strain two-way coupling changes no bit")
 def test_coupling_at_rest_is_no_coupling(patient: tuple[TissueMap, Scan]) -> None:
     """With coefficients but no growth strain there is no stress: the two-way machinery changes no bit."""
     coupled = MechanicalParameters(growth_strain=0.0, diffusion_stress="1 1/kPa", interval="45 day")
@@ -113,17 +120,23 @@ def test_coupling_at_rest_is_no_coupling(patient: tuple[TissueMap, Scan]) -> Non
     np.testing.assert_array_equal(nodal(both[0]), nodal(both[1]))
 
 
-def test_cells_that_are_carried_keep_their_number_without_growth(patient: tuple[TissueMap, Scan]) -> None:
+@pytest.mark.law("mechanics", "Carried cells keep their number without growth")
+def test_cells_that_are_carried_keep_their_number_without_growth(
+    patient: tuple[TissueMap, Scan], figure: Figure
+) -> None:
     still = GROWTH.model_copy(update={"proliferation": 0.0})
     mechanics = MechanicalParameters(carried=True, growth_strain=0.3, interval="15 day")
     burden = prepare(patient, mechanics, still).run(days=DAYS).burden_curve[:, 1]
     assert burden == pytest.approx(burden[0], rel=1e-10)
+    figure("change", np.abs(burden / burden[0] - 1).max(), at_most=1e-10)
 
 
-def test_shorter_intervals_converge(arm: Callable[..., Forecast]) -> None:
+@pytest.mark.law("mechanics", "Halving the interval between two rests of the head halves the change")
+def test_shorter_intervals_converge(arm: Callable[..., Forecast], figure: Figure) -> None:
     runs = [
         arm(MechanicalParameters(carried=True, proliferation_pressure="0.2 1/kPa", interval=f"{days} day"))
         for days in (45, 22.5, 11.25)
     ]
     first, second = (distance(a, b) for a, b in pairwise(runs))
     assert 1.4 < first / second < 3
+    figure("change falls by", first / second, at_least=1.4, at_most=3)

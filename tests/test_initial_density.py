@@ -7,6 +7,7 @@ import brats_folder
 import numpy as np
 import pytest
 from brats_folder import GRID, HEAD
+from figures import Figure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -31,13 +32,14 @@ def shown(density: NDArray[np.float32], labels: LabelMap) -> LabelMap:
     return LabelMap(label_map(density, THRESHOLDS, enhances=enhances(labels)), labels.grid)
 
 
-def test_the_density_shows_as_the_segmentation() -> None:
+@pytest.mark.law("images", "The density of day 0 shows as the segmentation that it comes from")
+def test_the_density_shows_as_the_segmentation(figure: Figure) -> None:
     labels = brats_folder.labels()
     density = density_from_labels(labels, BRAIN | labels.mask(), GROWTH, THRESHOLDS)
     assert density.dtype == np.float32
     assert 0 <= density.min() < 0.9 < density.max() <= 0.97
     result = shown(density, labels)
-    assert dice(result.mask(), labels.mask()) >= 0.99
+    figure("Dice", dice(result.mask(), labels.mask()), at_least=0.99)
     assert dice(result.mask("necrosis", "enhancing"), labels.mask("necrosis", "enhancing")) >= 0.99
     assert dice(result.mask("necrosis"), labels.mask("necrosis")) >= 0.9
 

@@ -261,7 +261,7 @@ def test_the_head_is_one_piece_fixed_on_its_outside() -> None:
 @pytest.mark.parametrize("size", [(0.0, 8.0), (9.0, 8.0)])
 def test_bad_cell_sizes_are_refused(size: tuple[float, float]) -> None:
     tissue = ball_tissue(ball_grid())
-    with pytest.raises(InputError, match="head mesh"):
+    with pytest.raises(InputError, match="mesh: expected 0 < cell size"):
         head_mesh(tissue, tissue.white * 0, cell_size_mm=size[0], coarsest_mm=size[1])
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from figures import Figure
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from hybridtumor.metrics import (
 from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation, TherapyPlan
 
 
+@pytest.mark.law("runs", "BED and EQD2 of eight textbook schedules")
 @pytest.mark.parametrize(
     ("total", "fractions", "alpha_beta", "effective", "in_two_gray"),
     [
@@ -37,10 +39,10 @@ from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation,
     ],
 )
 def test_textbook_schedules(
-    total: float, fractions: int, alpha_beta: float, effective: float, in_two_gray: float
+    total: float, fractions: int, alpha_beta: float, effective: float, in_two_gray: float, figure: Figure
 ) -> None:
-    assert bed(total, fractions, alpha_beta) == pytest.approx(effective, rel=1e-5)
-    assert eqd2(total, fractions, alpha_beta) == pytest.approx(in_two_gray, rel=1e-5)
+    figure("error of BED", abs(bed(total, fractions, alpha_beta) / effective - 1), at_most=1e-5)
+    figure("error of EQD2", abs(eqd2(total, fractions, alpha_beta) / in_two_gray - 1), at_most=1e-5)
 
 
 @given(fractions=st.integers(1, 40), alpha_beta=st.floats(1, 20))
@@ -48,10 +50,11 @@ def test_two_gray_fractions_are_their_own_equivalent(fractions: int, alpha_beta:
     assert eqd2(2.0 * fractions, fractions, alpha_beta) == pytest.approx(2.0 * fractions)
 
 
-def test_dvh_of_a_linear_gradient_is_a_straight_line() -> None:
+@pytest.mark.law("runs", "The DVH of a linear gradient is a straight line")
+def test_dvh_of_a_linear_gradient_is_a_straight_line(figure: Figure) -> None:
     dose = np.broadcast_to(np.linspace(0, 60, 6001)[:, None, None], (6001, 2, 2))
     levels, share = dvh(dose, np.ones(dose.shape, bool), 61)
-    np.testing.assert_allclose(share, 1 - levels / 60, atol=2e-4)
+    figure("error", np.abs(share - (1 - levels / 60)).max(), at_most=2e-4)
     assert share[0] == 1
     inner = np.zeros(dose.shape, bool)
     inner[3000:4001] = True
@@ -97,13 +100,14 @@ def ball(radius: float, centre: tuple[float, float, float], size: tuple[float, f
     return np.linalg.norm(world - centre, axis=-1) <= radius
 
 
-def test_dice_and_hausdorff_of_shifted_balls() -> None:
+@pytest.mark.law("runs", "Dice and Hausdorff distance of two balls 4 mm apart")
+def test_dice_and_hausdorff_of_shifted_balls(figure: Figure) -> None:
     """A shift by 4 mm moves the farthest surface point by 4 mm, whatever the voxel size."""
     for size in ((1.0, 1.0, 1.0), (1.0, 1.0, 2.0)):
         a, b = ball(12, (28, 30, 30), size), ball(12, (32, 30, 30), size)
         share = 4 / 24
-        assert dice(a, b) == pytest.approx(1 - 1.5 * share + 0.5 * share**3, abs=0.01)
-        assert 3.5 < hd95(a, b, size) <= 4
+        figure("error of Dice", abs(dice(a, b) - (1 - 1.5 * share + 0.5 * share**3)), at_most=0.01)
+        figure("distance", hd95(a, b, size), "mm", at_least=3.5, at_most=4)
         assert hd95(a, a, size) == 0
         assert dice(a, a) == 1
     apart = hd95(ball(0, (10, 30, 30), (1, 1, 2)), ball(0, (10, 30, 40), (1, 1, 2)), (1.0, 1.0, 2.0))
@@ -129,12 +133,13 @@ def test_progression_is_forty_per_cent_over_the_smallest_volume() -> None:
         time_to_progression([0, 60, 30], [1, 2, 3])
 
 
-def test_psnr_of_a_constant_error_in_closed_form() -> None:
+@pytest.mark.law("runs", "PSNR of a constant error of a tenth is 20 dB")
+def test_psnr_of_a_constant_error_in_closed_form(figure: Figure) -> None:
     reference = np.random.default_rng(0).random((8, 8, 8))
     mask = np.zeros(reference.shape, bool)
     mask[2:5] = True
     image = np.where(mask, reference + 0.1, 7.0)
-    assert psnr(image, reference, mask, data_range=1.0) == pytest.approx(20)
+    figure("error", abs(psnr(image, reference, mask, data_range=1.0) - 20), "dB", at_most=1e-5)
     assert psnr(reference, reference, mask) == float("inf")
     with pytest.raises(InputError, match="positive range"):
         psnr(image, np.ones((8, 8, 8)), mask)
@@ -150,7 +155,8 @@ def test_ssim_of_a_constant_shift_in_closed_form() -> None:
     assert ssim(textured, textured) == pytest.approx(1)
 
 
-def test_ssim_agrees_with_monai_away_from_the_border() -> None:
+@pytest.mark.law("runs", "SSIM is MONAI's, away from the border")
+def test_ssim_agrees_with_monai_away_from_the_border(figure: Figure) -> None:
     torch = pytest.importorskip("torch")
     regression = pytest.importorskip("monai.metrics.regression")
     random = np.random.default_rng(1)
@@ -159,7 +165,7 @@ def test_ssim_agrees_with_monai_away_from_the_border() -> None:
     inner = np.zeros(a.shape, bool)
     inner[5:-5, 5:-5, 5:-5] = True
     theirs = regression.SSIMMetric(3, data_range=1.0)(*(torch.from_numpy(x)[None, None] for x in (a, b)))
-    assert ssim(a, b, inner, data_range=1.0) == pytest.approx(float(theirs), abs=1e-4)
+    figure("difference", abs(ssim(a, b, inner, data_range=1.0) - float(theirs)), at_most=1e-4)
     away, mask = b.copy(), inner & np.roll(inner, 1, axis=0)
     away[0] += 100
     assert ssim(a, away, mask, data_range=1.0) == pytest.approx(ssim(a, b, mask, data_range=1.0), rel=1e-9)

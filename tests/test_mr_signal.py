@@ -27,6 +27,7 @@ def intensity(modality: str, tissue: str) -> float:
     return signal(TISSUES[tissue], SEQUENCES[modality])
 
 
+@pytest.mark.law("images", "The signal equation has its limits for long and short TR, TE and TI")
 def test_limits_of_the_signal_equation() -> None:
     water = Relaxation(1000, 100, 1.0, 1000)
     assert signal(water, Sequence(tr=1e9, te=0)) == pytest.approx(1)

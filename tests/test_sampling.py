@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from figures import Figure
 from torch import Tensor
 
 from hybridtumor.models.spectrum import filtered, wiener
 from hybridtumor.solvers.sampling import SIGMA_MAX, heun, noise_levels, start_noise
 
 
+@pytest.mark.law("images", "The sampler with the exact denoiser of a Gaussian draws its mean 0.7 and deviation 0.5")
 @pytest.mark.parametrize("steps", [20, 40])
-def test_gaussian_denoiser_gives_its_mean_and_variance(steps: int) -> None:
+def test_gaussian_denoiser_gives_its_mean_and_variance(steps: int, figure: Figure) -> None:
     mean, spread = 0.7, 0.5
 
     def denoise(y: Tensor, sigma: Tensor) -> Tensor:
@@ -19,8 +21,8 @@ def test_gaussian_denoiser_gives_its_mean_and_variance(steps: int) -> None:
     noise = torch.randn((4, 50_000), generator=torch.Generator().manual_seed(0))
     levels = noise_levels(steps, sigma_max=20.0, sigma_min=0.005)
     drawn = heun(denoise, 20.0 * noise, levels)
-    assert abs(float(drawn.mean()) - mean) < 0.05
-    assert abs(float(drawn.std()) - spread) < 0.03
+    figure("mean", float(drawn.mean()), at_least=mean - 0.05, at_most=mean + 0.05)
+    figure("deviation", float(drawn.std()), at_least=spread - 0.03, at_most=spread + 0.03)
 
 
 def test_wieners_filter_draws_fields_of_the_spectrum() -> None:
@@ -32,7 +34,8 @@ def test_wieners_filter_draws_fields_of_the_spectrum() -> None:
     assert 0.7 < float(drawn.std()) < 1.3
 
 
-def test_heun_is_of_second_order() -> None:
+@pytest.mark.law("images", "The sampler is of second order in the noise levels")
+def test_heun_is_of_second_order(figure: Figure) -> None:
     levels = {steps: noise_levels(steps, 2.5, 0.2)[:-1] for steps in (20, 40)}
 
     def error(steps: int) -> float:
@@ -40,7 +43,7 @@ def test_heun_is_of_second_order() -> None:
         drawn = heun(lambda y, sigma: y / (sigma.reshape(-1, 1) ** 2 + 1), start, levels[steps])
         return abs(float(drawn) - float((1 + levels[steps][-1] ** 2).sqrt()))
 
-    assert 1.7 < torch.log2(torch.tensor(error(20) / error(40))) < 2.4
+    figure("order", float(torch.log2(torch.tensor(error(20) / error(40)))), at_least=1.7, at_most=2.4)
 
 
 def test_noise_levels_fall_to_zero() -> None:

@@ -18,7 +18,7 @@ from hybridtumor.meshes.any_mesh import MIN_SHARE, brain_mesh_on
 from hybridtumor.meshes.brain import STIFFNESS_CAP, BrainMesh
 from hybridtumor.meshes.lattice import TetMesh, uniform_lattice
 from hybridtumor.meshes.pieces import MIN_FILL, largest_piece
-from hybridtumor.meshes.sizes import SLOPE, around_tumour
+from hybridtumor.meshes.sizes import SLOPE_OF_EDGES, around_tumour
 from hybridtumor.meshes.smooth import checked, meshed, tetwild_mesh
 from hybridtumor.meshes.surface import SMALLEST_BUBBLE, Surface, smooth_brain_surface
 from hybridtumor.tissue import TissueMap
@@ -160,7 +160,7 @@ def test_the_mesher_leaves_nothing_behind(surface: Surface, tmp_path: Path, monk
 def test_cells_are_fine_around_the_tumour_and_coarse_elsewhere() -> None:
     tissue = ball()
     density = ball_density(tissue.grid, tissue).values
-    size = around_tumour(tissue, density, margin_mm=0, finest=1.5, coarsest=6)
+    size = around_tumour(density, tissue.grid, margin_mm=0, finest=1.5, coarsest=6, slope=SLOPE_OF_EDGES)
     graded = tetwild_mesh(smooth_brain_surface(tissue, 4.0), 6.0, 300, size=size)
     edge = np.cbrt(graded.volumes * np.sqrt(72))
     far = np.linalg.norm(graded.corners.mean(0).T - TUMOUR, axis=1)
@@ -173,16 +173,16 @@ def test_sizes_around_a_tumour() -> None:
     density = np.zeros(tissue.grid.shape)
     index = tuple(np.rint(tissue.grid.index(TUMOUR)).astype(int))
     density[index] = 1
-    size = around_tumour(tissue, density, margin_mm=5, finest=2, coarsest=8)
+    size = around_tumour(density, tissue.grid, margin_mm=5, finest=2, coarsest=8, slope=SLOPE_OF_EDGES)
     points = tissue.grid.world(np.array(index)) + np.array([[0, 0, 0], [0, 4.9, 0], [0, 0, 15.0], [99.0, 0, 0]])
-    assert size(points) == pytest.approx([2, 2, 2 + SLOPE * 10, 8])
-    nowhere = around_tumour(tissue, 0 * density, margin_mm=5, finest=2, coarsest=8)
+    assert size(points) == pytest.approx([2, 2, 2 + SLOPE_OF_EDGES * 10, 8])
+    nowhere = around_tumour(0 * density, tissue.grid, margin_mm=5, finest=2, coarsest=8, slope=SLOPE_OF_EDGES)
     assert nowhere(points) == pytest.approx(8)
     for sizes in ({"finest": 0, "coarsest": 8}, {"finest": 9, "coarsest": 8}):
         with pytest.raises(InputError, match="cell size"):
-            around_tumour(tissue, density, margin_mm=5, **sizes)
+            around_tumour(density, tissue.grid, margin_mm=5, **sizes)
     with pytest.raises(InputError, match="shape"):
-        around_tumour(tissue, density[1:], margin_mm=5, finest=2, coarsest=8)
+        around_tumour(density[1:], tissue.grid, margin_mm=5, finest=2, coarsest=8, slope=SLOPE_OF_EDGES)
 
 
 # --- the brain on it

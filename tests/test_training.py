@@ -37,6 +37,7 @@ def random_batch(step: int, edge: int = 16) -> Batch:
     return Batch(baseline, render, target, fields, vector, torch.ones(1, IMAGE_CHANNELS))
 
 
+@pytest.mark.law("images", "Training that was stopped ends in the same weights, bit for bit")
 @pytest.mark.parametrize("stage", ["regression", "diffusion"])
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, stage: str) -> None:
     def run(checkpoint: Path, stops: tuple[int, ...]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from figures import Figure
 
 PROGRAM = """
 import sys
@@ -50,9 +51,11 @@ def run(ranks: int, folder: Path) -> dict[str, np.ndarray]:
     return dict(np.load(out))
 
 
+@pytest.mark.law("runs", "One and two MPI ranks give the same treated tumour")
 @pytest.mark.parametrize("ranks", [2])
-def test_ranks_agree(tmp_path: Path, ranks: int) -> None:
+def test_ranks_agree(tmp_path: Path, ranks: int, figure: Figure) -> None:
     one, many = run(1, tmp_path), run(ranks, tmp_path)
     for name, values in one.items():
         assert values.shape == many[name].shape
         np.testing.assert_allclose(many[name], values, rtol=1e-8, atol=1e-8)
+        figure("largest difference", np.abs(many[name] - values).max() / np.abs(values).max(), at_most=1e-8)

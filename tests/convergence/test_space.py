@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from boxes import NO_KILL, box, lumped_volume, operators, parameters
+from figures import Figure
 
 from hybridtumor.meshes.lattice import graded_lattice
 from hybridtumor.solvers.growth import strang_step
@@ -18,14 +19,15 @@ def damped_mode(x: np.ndarray, time: float) -> np.ndarray:
     return 0.5 + 0.25 * mode * np.exp(-6 * np.pi**2 * time)
 
 
-def test_diffusion_is_second_order() -> None:
+@pytest.mark.law("growth", "A damped mode on a uniform lattice: second order in space")
+def test_diffusion_is_second_order(figure: Figure) -> None:
     spacings, errors = [1 / 6, 1 / 12, 1 / 24], []
     for spacing in spacings:
         diffusion, x = box((1, 1, 1), spacing)
         u = diffusion.step(damped_mode(x, 0), 0.02)
         errors.append(float(np.sqrt(diffusion.volume @ (u - damped_mode(x, 0.02)) ** 2)))
-    assert orders(spacings, errors).min() >= 1.9
-    assert errors[-1] < 2e-4
+    figure("order", orders(spacings, errors), at_least=1.9)
+    figure("error", errors[-1], at_most=2e-4)
 
 
 def exact_wave(x: np.ndarray, time: float) -> np.ndarray:
@@ -33,7 +35,8 @@ def exact_wave(x: np.ndarray, time: float) -> np.ndarray:
     return (1 + np.exp((x[:, 0] - 12 - 5 / np.sqrt(6) * time) / np.sqrt(6))) ** -2.0
 
 
-def test_growth_is_second_order() -> None:
+@pytest.mark.law("growth", "Growth against the exact wave of Ablowitz and Zeppetella: second order in space")
+def test_growth_is_second_order(figure: Figure) -> None:
     spacings, errors = [1.0, 0.5, 0.25], []
     for spacing in spacings:
         diffusion, x = box((40, 1, 1), spacing)
@@ -42,12 +45,13 @@ def test_growth_is_second_order() -> None:
             u = strang_step(diffusion, parameters(), NO_KILL, u, start, stop)
         middle = (x[:, 0] > 4) & (x[:, 0] < 32)  # the wave goes on beyond the bar, the bar does not
         errors.append(float(np.sqrt(diffusion.volume[middle] @ (u - exact_wave(x, 3))[middle] ** 2)))
-    assert orders(spacings, errors).min() >= 1.9
-    assert errors[-1] < 5e-3
+    figure("order", orders(spacings, errors), at_least=1.9)
+    figure("error", errors[-1], at_most=5e-3)
 
 
+@pytest.mark.law("growth", "A damped mode on a graded lattice with the repaired stiffness, two refinements")
 @pytest.mark.parametrize("refinement", [1, 2])
-def test_repair_at_grading_transitions_is_small(refinement: int) -> None:
+def test_repair_at_grading_transitions_is_small(refinement: int, figure: Figure) -> None:
     """Where the lattice coarsens, positive off-diagonals are dropped: constants stay, the error stays small."""
     finest = 1 / (12 * refinement)
 
@@ -60,7 +64,7 @@ def test_repair_at_grading_transitions_is_small(refinement: int) -> None:
     u = diffusion.step(damped_mode(x, 0), 0.02)
     assert 0 < diffusion.positive_share < 0.1
     assert diffusion.positive_size < 0.02
-    assert np.sqrt(volume @ (u - damped_mode(x, 0.02)) ** 2) < 4e-3 / refinement
+    figure("error", np.sqrt(volume @ (u - damped_mode(x, 0.02)) ** 2), at_most=4e-3 / refinement)
     np.testing.assert_allclose(diffusion.step(np.full(len(x), 0.3), 1.0), 0.3, rtol=1e-12)
     point = np.zeros(len(x))
     for vertex in np.random.default_rng(0).integers(0, len(x), 5):
