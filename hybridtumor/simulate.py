@@ -412,7 +412,7 @@ def _diffusivity(
     """Return the diffusivity in every cell: scalars, (m,), or tensors, (m, 3, 3), where the limiter is needed."""
     if tensor is not None:
         spacing = float(tensor.grid.voxel_size.min())
-        means = symmetric(cell_means(brain.mesh, tensor.grid, tensor.fields, spacing=spacing).T)
+        means = symmetric(cell_means(brain.mesh, tensor.grid, tensor.fields, spacing=spacing))
         rates = (growth.diffusion_white, growth.diffusion_grey)
         return tissue_tensor(brain.white, brain.grey, rates, sharpened(means, growth.anisotropy))
     scalar = diffusivity(growth, brain.white, brain.grey)

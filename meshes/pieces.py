@@ -24,15 +24,17 @@ def carrying_piece(mesh: TetMesh, candidates: NDArray[np.bool_], held: NDArray[n
     held
         Tissue that every vertex holds, (n,), mm³.
     """
-    keep, volumes = candidates.copy(), mesh.volumes
+    keep, volumes, one_piece = candidates.copy(), mesh.volumes, False
     while keep.any():
         cells = mesh.cells[keep]
         capacity = np.bincount(cells.ravel(), np.repeat(volumes[keep] / 4, 4), minlength=len(mesh.points))
         staying = (held >= MIN_FILL * capacity)[cells].all(1)
         if staying.all():
-            staying = largest_piece(TetMesh(mesh.points, cells), volumes[keep])
-            if staying.all():
+            if one_piece:
                 break
+            staying, one_piece = largest_piece(TetMesh(mesh.points, cells), volumes[keep]), True
+        else:
+            one_piece = False
         keep[keep] = staying
     return keep
 

@@ -62,8 +62,7 @@ def kept(folder: Path) -> Path:
         "tests": tests,
         "growth": {"dofs": 12345, "finite_differences": {"euler, 300 steps": {"burden": 0.01, "seconds": 9.5}}},
         "scaling": {
-            "runs": [a_run(30_000, 3.4), a_run(240_000, 1.7)],
-            "exponent": {"solve": 1.02},
+            "finer": {"runs": [a_run(30_000, 3.4), a_run(240_000, 1.7)], "exponent": {"solve": 1.02}},
             "ranks": {"seconds_solve": [4.0, 2.2]},
         },
         "other": {"some_figure": 3},

@@ -112,20 +112,29 @@ def growth(values: dict[str, Any]) -> str:
     )
 
 
+FAMILIES = {
+    "larger": "Cells of one size, where the fine region grows from the tumour to most of the brain:",
+    "finer": "The same region in ever smaller cells, whose diffusion also takes more averages per day:",
+}
+
+
 def scaling(values: dict[str, Any]) -> str:
-    """A table of runs and what was fitted to them."""
-    rows = [
-        [*(number(run[name]) for name in ("dofs", "cell_size_mm", "cells", "steps", "products"))]
-        + [number(run["seconds"][stage]) for stage in STAGES]
-        for run in sorted(values["runs"], key=lambda run: run["dofs"])
+    """Tables of runs and what was fitted to them."""
+    parts = [
+        "The first arm on the MNI brain; an exponent is the slope of log seconds against log unknowns.\n",
+        "![Seconds of every stage against the number of unknowns](images/scaling.png)\n",
     ]
     head = ["unknowns", "cell size, mm", "cells", "steps", "products", *(f"{stage}, s" for stage in STAGES)]
-    rest = {name: value for name, value in values.items() if name != "runs"}
-    return (
-        "The first arm on the MNI brain with ever smaller cells; an exponent is the slope of log seconds against log\n"
-        "unknowns.\n\n![Seconds of every stage against the number of unknowns](images/scaling.png)\n\n"
-        f"{table(head, rows)}\n{plain(rest)}"
-    )
+    for name in (name for name in FAMILIES if name in values):
+        rows = [
+            [*(number(run[figure]) for figure in ("dofs", "cell_size_mm", "cells", "steps", "products"))]
+            + [number(run["seconds"][stage]) for stage in STAGES]
+            for run in sorted(values[name]["runs"], key=lambda run: run["dofs"])
+        ]
+        rest = {figure: value for figure, value in values[name].items() if figure != "runs"}
+        parts.append(f"{FAMILIES[name]}\n\n{table(head, rows)}\n{plain(rest)}")
+    rest = {name: value for name, value in values.items() if name not in FAMILIES}
+    return "\n".join([*parts, plain(rest)])
 
 
 def mechanics(values: dict[str, Any]) -> str:
@@ -136,19 +145,20 @@ def mechanics(values: dict[str, Any]) -> str:
 
 
 def picture(values: dict[str, Any], path: Path) -> None:
-    """Seconds of every stage against unknowns, with a line of slope one."""
-    runs = sorted(values["runs"], key=lambda run: run["dofs"])
-    dofs = [run["dofs"] for run in runs]
-    total = [sum(run["seconds"].values()) for run in runs]
-    figure = Picture(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for stage in STAGES:
-        axes.loglog(dofs, [run["seconds"][stage] for run in runs], "o-", ms=4, label=stage)
-    axes.loglog(dofs, total, "ko-", ms=4, label="first arm")
-    axes.loglog(dofs, [total[0] * n / dofs[0] for n in dofs], "--", color="0.6", label="slope 1")
-    axes.set(xlabel="unknowns", ylabel="seconds")
-    axes.grid(which="major", color="0.9")
-    axes.legend(frameon=False)
+    """Seconds of every stage against unknowns, one panel per family, with a line of slope one."""
+    families = [name for name in FAMILIES if name in values]
+    figure = Picture(figsize=(5 * len(families), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
+        runs = sorted(values[name]["runs"], key=lambda run: run["dofs"])
+        dofs = [run["dofs"] for run in runs]
+        total = [sum(run["seconds"].values()) for run in runs]
+        for stage in STAGES:
+            axes.loglog(dofs, [run["seconds"][stage] for run in runs], "o-", ms=4, label=stage)
+        axes.loglog(dofs, total, "ko-", ms=4, label="first arm")
+        axes.loglog(dofs, [total[0] * n / dofs[0] for n in dofs], "--", color="0.6", label="slope 1")
+        axes.set(xlabel="unknowns", ylabel="seconds", title={"larger": "larger region", "finer": "finer cells"}[name])
+        axes.grid(which="major", color="0.9")
+        axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 

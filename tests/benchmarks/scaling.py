@@ -1,9 +1,13 @@
 """How the cost of growth on the MNI brain grows with the number of unknowns, and shrinks with the number of ranks.
 
-`python tests/benchmarks/scaling.py [CELL_SIZE_MM …] [--ranks 2 --at CELL_SIZE_MM]` prints one JSON object: seconds of
-every stage of the first arm and peak memory per unknown for each cell size (from 30 k to 1 M unknowns by default), each
-in a process of its own, the exponents of seconds against unknowns fitted to them, and the solve phase on one and on
-several ranks at the same size with the largest difference of the densities.
+`python tests/benchmarks/scaling.py [--ranks 2]` prints one JSON object: seconds of every stage of the first arm and
+peak memory per unknown, each run in a process of its own, with the exponents of seconds against unknowns fitted to
+them,
+
+    larger      cells of one size, where the region in which they are fine grows from the tumour to most of the brain
+    finer       the same region in ever smaller cells, whose diffusion also takes more averages per day
+
+and the solve phase on one and on several ranks at the same size, with the largest difference of the densities.
 """
 
 import argparse
@@ -19,10 +23,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-DAYS, SIZES, LARGE = 180, (3.4, 2.4, 1.7, 1.2, 0.85), 1.0
+DAYS, LARGE = 180, 1.0
+FINER = dict.fromkeys((3.4, 2.4, 1.7, 1.2, 0.85), DAYS)
+"""Cell size, mm, and the horizon that sets the fine region, days."""
+
+LARGER_SIZE, LARGER = 1.6, (0, 60, 180, 400, 900)
+"""Cell size, mm, and horizons, days."""
 
 
-def measure(size: float, out: Path) -> None:
+def measure(size: float, horizon: float, out: Path) -> None:
     """Run the first arm in this process; rank 0 writes its figures and the density to `out`."""
     import resource
 
@@ -34,7 +43,7 @@ def measure(size: float, out: Path) -> None:
     tissue, comm = mni_brain(), MPI.COMM_WORLD
     tumour, before = mni_tumour(tissue), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     GrowthSimulation.prepare(tissue, tumour, horizon=DAYS, cell_size="8 mm").run(days=(0, DAYS))  # compiles the forms
-    simulation = GrowthSimulation.prepare(tissue, tumour, horizon=DAYS, cell_size=f"{size} mm")
+    simulation = GrowthSimulation.prepare(tissue, tumour, horizon=horizon, cell_size=f"{size} mm")
     forecast = simulation.run(days=(0, DAYS))
     memory = comm.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     if comm.rank == 0 and forecast.mesh is not None:
@@ -45,12 +54,12 @@ def measure(size: float, out: Path) -> None:
         out.write_text(json.dumps(counts | {"cell_size_mm": size, "seconds": seconds, "kib": memory}))
 
 
-def measured(size: float, ranks: int = 1) -> tuple[dict, np.ndarray]:
+def measured(size: float, horizon: float = DAYS, ranks: int = 1) -> tuple[dict, np.ndarray]:
     """Figures and density of a run in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        command = [sys.executable, __file__, "--measure", str(size), str(out)]
-        launcher = ["mpiexec", "-n", str(ranks)] if ranks > 1 else []
+        command = [sys.executable, __file__, "--measure", str(size), str(horizon), str(out)]
+        launcher = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(ranks)] if ranks > 1 else []
         subprocess.run(launcher + command, check=True, stdout=subprocess.DEVNULL)
         with np.load(out.with_suffix(".npz"), allow_pickle=False) as fields:
             return json.loads(out.read_text()), fields["density"]
@@ -61,35 +70,47 @@ def exponent(dofs: list[float], seconds: list[float]) -> float:
     return round(float(np.polyfit(np.log(dofs), np.log(seconds), 1)[0]), 3)
 
 
-def main(sizes: list[float], ranks: int, large: float) -> dict[str, object]:
-    runs = [measured(size)[0] for size in sizes]
-    result: dict[str, object] = {"days": DAYS, "runs": runs}
-    if len(runs) > 1:
-        dofs = [run["dofs"] for run in runs]
-        stages = {name: [run["seconds"][name] for run in runs] for name in runs[0]["seconds"]}
-        stages["first_arm"] = [sum(run["seconds"].values()) for run in runs]
-        result["exponent"] = {name: exponent(dofs, seconds) for name, seconds in stages.items()}
-        extra = runs[-1]["kib"][0] - runs[0]["kib"][0]
-        result["bytes_per_dof"] = round(1024 * extra / (dofs[-1] - dofs[0]))
-    if ranks > 1:
-        (one, alone), (many, together) = measured(large), measured(large, ranks)
-        result["ranks"] = {
-            "ranks": ranks,
-            "dofs": one["dofs"],
-            "seconds_solve": [one["seconds"]["solve"], many["seconds"]["solve"]],
-            "speedup_solve": round(one["seconds"]["solve"] / many["seconds"]["solve"], 2),
-            "largest_difference": float(np.abs(alone - together).max()),
-        }
+def family(cases: list[tuple[float, float]]) -> dict[str, object]:
+    """Runs of cell sizes and horizons, the exponents fitted to them, and the memory that an unknown takes."""
+    runs = [measured(size, horizon)[0] for size, horizon in cases]
+    dofs = [run["dofs"] for run in runs]
+    stages = {name: [run["seconds"][name] for run in runs] for name in runs[0]["seconds"]}
+    stages["first_arm"] = [sum(run["seconds"].values()) for run in runs]
+    memory = 1024 * (runs[-1]["kib"][0] - runs[0]["kib"][0]) / (dofs[-1] - dofs[0])
+    exponents = {name: exponent(dofs, seconds) for name, seconds in stages.items()}
+    return {"runs": runs, "exponent": exponents, "bytes_per_dof": round(memory)}
+
+
+def on_ranks(size: float, ranks: int) -> dict[str, object]:
+    """The solve phase on one and on several ranks."""
+    (one, alone), (many, together) = measured(size), measured(size, ranks=ranks)
+    seconds = [run["seconds"]["solve"] for run in (one, many)]
+    return {
+        "ranks": ranks,
+        "dofs": one["dofs"],
+        "seconds_solve": seconds,
+        "speedup_solve": round(seconds[0] / seconds[1], 2),
+        "largest_difference": float(np.abs(alone - together).max()),
+    }
+
+
+def main(ranks: int, families: list[str]) -> dict[str, object]:
+    result: dict[str, object] = {"days": DAYS}
+    if "ranks" in families:
+        result["ranks"] = on_ranks(LARGE, ranks)
+    if "larger" in families:
+        result["larger"] = family([(LARGER_SIZE, horizon) for horizon in LARGER])
+    if "finer" in families:
+        result["finer"] = family(list(FINER.items()))
     return result
 
 
 if __name__ == "__main__":
     if "--measure" in sys.argv:
-        measure(float(sys.argv[2]), Path(sys.argv[3]))
+        measure(float(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
     else:
         parser = argparse.ArgumentParser()
-        parser.add_argument("sizes", type=float, nargs="*", default=list(SIZES), help="cell sizes, mm")
         parser.add_argument("--ranks", type=int, default=2)
-        parser.add_argument("--at", type=float, default=LARGE, help="cell size of the runs on several ranks, mm")
+        parser.add_argument("--only", nargs="*", default=["ranks", "larger", "finer"])
         options = parser.parse_args()
-        print(json.dumps(main(options.sizes, options.ranks, options.at), indent=1))
+        print(json.dumps(main(options.ranks, options.only), indent=1))
