@@ -49,7 +49,7 @@ class Forecast:
         Displacement v, mm RAS+, one (3, nx, ny, nz) array per day: the tissue that was at X on day 0 is at X + v(X).
         None without mechanics.
     burden_curve
-        (k, 2): day and total burden ∫u dx in mm³ at every accepted step of the solver.
+        (k, 2): day and total burden ∫u dx in mm³ at every accepted step of the solver, all report days among them.
     mesh
         The mesh and the density on it, for pictures; None when the forecast was read back from images alone.
     figures
@@ -102,13 +102,17 @@ class Forecast:
 
     @property
     def burden(self) -> tuple[float, ...]:
-        """Total burden ∫u dx at the report days, mm³."""
-        return tuple(float(u.sum(dtype=np.float64)) * self.grid.voxel_volume for u in self.density)
+        """∫u dx at the report days as the solver counts it, mm³: tissue that is pushed aside keeps its cells."""
+        return self._at_reports(self.burden_curve)
 
     @property
     def imaged_burden(self) -> tuple[float, ...]:
-        """Burden of what MRI sees, ∫(u + d) dx, at the report days, mm³."""
-        return tuple(float(self.visible(day).sum(dtype=np.float64)) * self.grid.voxel_volume for day in self.days)
+        """∫(u + d) dx at the report days, mm³."""
+        return self._at_reports(self.imaged_curve)
+
+    def _at_reports(self, curve: NDArray[np.float64]) -> tuple[float, ...]:
+        """Return a curve's values at the report days: before a fraction of that day."""
+        return tuple(float(curve[np.abs(curve[:, 0] - day).argmin(), 1]) for day in self.days)
 
     @property
     def imaged_curve(self) -> NDArray[np.float64]:

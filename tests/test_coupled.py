@@ -62,6 +62,7 @@ def test_one_way_mechanics_leaves_the_cells_as_they_are(arm: Callable[..., Forec
     for day in DAYS:
         np.testing.assert_array_equal(nodal(with_mechanics, day), nodal(without, day))
     np.testing.assert_array_equal(with_mechanics.burden_curve, without.burden_curve)
+    assert with_mechanics.burden == without.burden
     assert without.displacement is None
 
 

@@ -27,11 +27,11 @@ DAYS, LARGE = 180, 1.0
 FINER = dict.fromkeys((3.4, 2.4, 1.7, 1.2, 0.85), DAYS)
 """Cell size, mm, and the horizon that sets the fine region, days."""
 
-LARGER_SIZE, LARGER = 1.6, (0, 60, 180, 400, 900)
-"""Cell size, mm, and horizons, days."""
+LARGER_SIZE, RADIUS, LARGER = 1.4, 6.0, (0, 60, 180, 400, 900)
+"""Cell size, radius of the tumour, mm, and horizons, days: the fine region reaches farther for a longer one."""
 
 
-def measure(size: float, horizon: float, out: Path) -> None:
+def measure(size: float, horizon: float, radius: float, out: Path) -> None:
     """Run the first arm in this process; rank 0 writes its figures and the density to `out`."""
     import resource
 
@@ -41,7 +41,7 @@ def measure(size: float, horizon: float, out: Path) -> None:
     from hybridtumor.solvers.petsc import MPI
 
     tissue, comm = mni_brain(), MPI.COMM_WORLD
-    tumour, before = mni_tumour(tissue), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tumour, before = mni_tumour(tissue, radius), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     GrowthSimulation.prepare(tissue, tumour, horizon=DAYS, cell_size="8 mm").run(days=(0, DAYS))  # compiles the forms
     simulation = GrowthSimulation.prepare(tissue, tumour, horizon=horizon, cell_size=f"{size} mm")
     forecast = simulation.run(days=(0, DAYS))
@@ -54,11 +54,11 @@ def measure(size: float, horizon: float, out: Path) -> None:
         out.write_text(json.dumps(counts | {"cell_size_mm": size, "seconds": seconds, "kib": memory}))
 
 
-def measured(size: float, horizon: float = DAYS, ranks: int = 1) -> tuple[dict, np.ndarray]:
+def measured(size: float, horizon: float = DAYS, radius: float = 14.0, ranks: int = 1) -> tuple[dict, np.ndarray]:
     """Figures and density of a run in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        command = [sys.executable, __file__, "--measure", str(size), str(horizon), str(out)]
+        command = [sys.executable, __file__, "--measure", str(size), str(horizon), str(radius), str(out)]
         launcher = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(ranks)] if ranks > 1 else []
         subprocess.run(launcher + command, check=True, stdout=subprocess.DEVNULL)
         with np.load(out.with_suffix(".npz"), allow_pickle=False) as fields:
@@ -70,9 +70,9 @@ def exponent(dofs: list[float], seconds: list[float]) -> float:
     return round(float(np.polyfit(np.log(dofs), np.log(seconds), 1)[0]), 3)
 
 
-def family(cases: list[tuple[float, float]]) -> dict[str, object]:
-    """Runs of cell sizes and horizons, the exponents fitted to them, and the memory that an unknown takes."""
-    runs = [measured(size, horizon)[0] for size, horizon in cases]
+def family(cases: list[tuple[float, ...]]) -> dict[str, object]:
+    """Runs of cell sizes, horizons and radii, the exponents fitted to them, and the memory that an unknown takes."""
+    runs = [measured(*case)[0] for case in cases]
     dofs = [run["dofs"] for run in runs]
     stages = {name: [run["seconds"][name] for run in runs] for name in runs[0]["seconds"]}
     stages["first_arm"] = [sum(run["seconds"].values()) for run in runs]
@@ -99,7 +99,7 @@ def main(ranks: int, families: list[str]) -> dict[str, object]:
     if "ranks" in families:
         result["ranks"] = on_ranks(LARGE, ranks)
     if "larger" in families:
-        result["larger"] = family([(LARGER_SIZE, horizon) for horizon in LARGER])
+        result["larger"] = family([(LARGER_SIZE, horizon, RADIUS) for horizon in LARGER])
     if "finer" in families:
         result["finer"] = family(list(FINER.items()))
     return result
@@ -107,7 +107,7 @@ def main(ranks: int, families: list[str]) -> dict[str, object]:
 
 if __name__ == "__main__":
     if "--measure" in sys.argv:
-        measure(float(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
+        measure(*map(float, sys.argv[2:5]), Path(sys.argv[5]))
     else:
         parser = argparse.ArgumentParser()
         parser.add_argument("--ranks", type=int, default=2)
