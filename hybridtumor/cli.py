@@ -87,6 +87,7 @@ def simulate(
     ] = None,
     days: Annotated[float, Parameter(help="How far to look ahead.")] = 180,
     every: Annotated[float, Parameter(help="Days between two reports.")] = 60,
+    mechanics: Annotated[bool, Parameter(help="Let the tumour push the tissue aside.", negative="")] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     cell_size: CellSize = "auto",
@@ -95,7 +96,7 @@ def simulate(
     from hybridtumor.demo import single_plan_scenario
 
     _compare(
-        single_plan_scenario(patient, plan, days, every),
+        single_plan_scenario(patient, plan, days, every, mechanics=mechanics),
         out,
         cell_size,
         resume=resume,

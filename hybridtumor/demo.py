@@ -35,7 +35,9 @@ def demo_scenario(*, fast: bool = False) -> tuple[Scenario, str]:
     ), FAST_CELL_SIZE
 
 
-def single_plan_scenario(patient: str, plan: Path | None, days: float, every: float) -> Scenario:
+def single_plan_scenario(
+    patient: str, plan: Path | None, days: float, every: float, *, mechanics: bool = False
+) -> Scenario:
     """Return the scenario that compares one plan with no treatment.
 
     Parameters
@@ -46,6 +48,8 @@ def single_plan_scenario(patient: str, plan: Path | None, days: float, every: fl
         YAML list of treatments, as under an arm of a scenario; None: no treatment alone.
     days, every
         Horizon and distance of the report days, days.
+    mechanics
+        Let the tumour push the tissue aside.
 
     Raises
     ------
@@ -68,6 +72,7 @@ def single_plan_scenario(patient: str, plan: Path | None, days: float, every: fl
         "horizon": f"{days:g} days",
         "report_days": [*reports, days],
         "arms": arms,
+        **({"mechanics": {}} if mechanics else {}),
     }
     return Scenario.parse(content, folder=folder, name="plan" if plan is None else str(plan))
 

@@ -11,7 +11,7 @@ from hybridtumor import mesh_file
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import MeshFields
 from hybridtumor.mesh_choice import MeshSource, choose_mesh
-from hybridtumor.mesh_size import auto_size, margin_mm, require_size
+from hybridtumor.mesh_size import COARSEST, auto_size, margin_mm, require_size
 from hybridtumor.meshes.quality import dihedral_angles, edge_lengths, stiffness_signs
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.prepare import load_patient
@@ -60,6 +60,7 @@ def mesh_patient(
             patient.density.values,
             margin_mm=margin_mm(growth, horizon),
             cell_size_mm=size,
+            coarsest_mm=max(size, COARSEST),
         )
     seconds = perf_counter() - start
     progress("mesh", 1.0)

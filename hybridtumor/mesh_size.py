@@ -16,7 +16,7 @@ WIDTHS_PER_CELL, SHORT_RUN = 1.75, 4.5
 AUTO_SIZES = (2.0, 4.0)
 """mm. Smallest and largest cell that is chosen without being asked for."""
 
-COARSEST = 8.0
+COARSEST = 16.0
 """mm. Largest cells, far from the tumour."""
 
 LONGEST_MARGIN = 60.0

@@ -81,9 +81,9 @@ def spans_of(mask: BoolArray) -> list[NDArray[np.int64]]:
 
 def _rim(mask: BoolArray) -> NDArray[np.int64]:
     """Return the indices of the voxels of a mask that touch its outside by a face, (k, 3)."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    if not found:
+    spans = spans_of(mask)
+    if not spans[0].size:
         return np.zeros((0, 3), np.int64)
-    inside = mask[found[0]]
-    start = np.array([part.start for part in found[0]])
+    inside = mask[tuple(slice(span[0], span[-1] + 1) for span in spans)]
+    start = np.array([span[0] for span in spans])
     return np.asarray(np.argwhere(inside & ~ndimage.binary_erosion(inside)) + start)

@@ -72,7 +72,7 @@ def main(kept: Path | None, cell_size: str) -> dict[str, object]:
         "seconds_extra_arm": round(seconds["extra"], 3),
         "seconds_fd": round(fd_seconds, 2),
         "peak_mib": round(peak),
-        "cell_size_mm": round(figures["cell_size_max_mm"] / 2, 3),
+        "cell_size_mm": round(figures["cell_size_min_mm"] * 2 / 3**0.5, 3),
         "steps": int(figures["steps"]),
         "products": int(figures["products"]),
         "finite_differences": tried,

@@ -14,20 +14,24 @@ import sys
 import numpy as np
 from ball_brain import ball_dose, ball_patient
 from mpi4py import MPI
+from hybridtumor.parameters import MechanicalParameters
 from hybridtumor.simulate import simulate
 from hybridtumor.therapy import Chemotherapy, Fractionation, TherapyPlan
 
 patient = ball_patient()
 plan = TherapyPlan.of(Fractionation(ball_dose(patient.grid, 60), 30, 7), Chemotherapy.temozolomide(7))
-forecast = simulate(patient, plan=plan, days=(0, 20, 60))
+mechanics = MechanicalParameters(carried=True, proliferation_pressure="0.1 1/kPa") if sys.argv[2] == "coupled" else None
+forecast = simulate(patient, plan=plan, days=(0, 20, 60), mechanics=mechanics, cell_size="3 mm")
 comm = MPI.COMM_WORLD
 assert forecast.figures["ranks"] == comm.size
-everyone = comm.gather([*forecast.density, forecast.mesh.density[60], forecast.burden_curve])
+moved = () if mechanics is None else forecast.displacement
+everyone = comm.gather([*forecast.density, *moved, forecast.mesh.density[60], forecast.burden_curve])
 if comm.rank == 0:
     for other in everyone[1:]:
         for ours, theirs in zip(everyone[0], other, strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    np.savez(sys.argv[1], nodal=forecast.mesh.density[60], curve=forecast.burden_curve, density=forecast.density[2])
+    fields = {"nodal": forecast.mesh.density[60], "curve": forecast.burden_curve, "density": forecast.density[2]}
+    np.savez(sys.argv[1], **fields, **({} if mechanics is None else {"displacement": moved[-1]}))
 """
 
 
@@ -39,23 +43,25 @@ def mpiexec() -> str:
     return found
 
 
-def run(ranks: int, folder: Path) -> dict[str, np.ndarray]:
+def run(ranks: int, coupling: str, folder: Path) -> dict[str, np.ndarray]:
     out = folder / f"{ranks}.npz"
     launch = [mpiexec(), "-n", str(ranks)] if ranks > 1 else []
     helpers = str(Path(__file__).parents[1])
     program = f"import sys; sys.path.insert(0, {helpers!r})\n" + PROGRAM
     done = subprocess.run(
-        [*launch, sys.executable, "-c", program, str(out)], capture_output=True, text=True, timeout=600
+        [*launch, sys.executable, "-c", program, str(out), coupling], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return dict(np.load(out))
 
 
-@pytest.mark.law("runs", "One and two MPI ranks give the same treated tumour")
-@pytest.mark.parametrize("ranks", [2])
-def test_ranks_agree(tmp_path: Path, ranks: int, figure: Figure) -> None:
-    one, many = run(1, tmp_path), run(ranks, tmp_path)
+@pytest.mark.law("runs", "One and two MPI ranks give the same treated tumour, without mechanics and coupled both ways")
+@pytest.mark.parametrize(("ranks", "coupling", "close"), [(2, "none", 1e-8), (2, "coupled", 1e-6)])
+def test_ranks_agree(tmp_path: Path, ranks: int, coupling: str, close: float, figure: Figure) -> None:
+    """Voxels carried by a displacement are float32: one rounding of it shows in their seventh digit."""
+    one, many = run(1, coupling, tmp_path), run(ranks, coupling, tmp_path)
     for name, values in one.items():
         assert values.shape == many[name].shape
-        np.testing.assert_allclose(many[name], values, rtol=1e-8, atol=1e-8)
-        figure("largest difference", np.abs(many[name] - values).max() / np.abs(values).max(), at_most=1e-8)
+        loose = close if name in {"density", "displacement"} else 1e-8
+        np.testing.assert_allclose(many[name], values, rtol=loose, atol=loose)
+        figure("largest difference", np.abs(many[name] - values).max() / np.abs(values).max(), at_most=loose)
