@@ -57,7 +57,7 @@ class Forecast:
         off-diagonals.
     damaged
         Damaged cells that await clearance, fraction of carrying capacity, one array per day; None: nothing is killed,
-        or cleared at once. u + d may pass 1 a little where living cells grow into damaged ones.
+        or cleared at once. u + d passes 1 where living cells grow into damaged ones that are slow to clear.
     damaged_curve
         (k, 2): day and ∫d dx in mm³ at the points of `burden_curve`; None with `damaged`.
     """

@@ -1,5 +1,6 @@
 """What ``hybridtumor mesh`` does: mesh a patient's brain, tell size and quality, write it for PyVista and ParaView."""
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ def mesh_patient(
     """
     if out is not None and out.suffix != ".vtu":
         raise InputError(f"{out}: expected a name that ends in .vtu. Rename it.")
+    if not 0 <= horizon < math.inf:
+        raise InputError(f"days: expected a horizon that is not negative, got {horizon:g}.")
     growth = GrowthParameters()
     size = require_size(cell_size) or auto_size(growth, horizon)
     progress("patient", 0.0)

@@ -266,7 +266,7 @@ class GrowthSimulation:
         with _timed(seconds, "transfer"):
             kill = KillSchedule.from_plan(therapy, sensitivity, at_nodes)
         coupling = None if self.effect is None else self.effect.coupling(self.growth, self.brain, self.domain)
-        products, half_time = self.diffusion.products, sensitivity.clearance_half_time
+        half_time = sensitivity.clearance_half_time
         with _timed(seconds, "solve"):
             trajectory = self._grow(kill, report_days, control, steps, progress, half_time, coupling)
         with _timed(seconds, "transfer"):
@@ -292,7 +292,7 @@ class GrowthSimulation:
         effort = {
             "steps": float(trajectory.steps),
             "steps_refused": float(trajectory.refused),
-            "products": float(self.diffusion.products - products),
+            "products": float(trajectory.products),
         }
         mesh = self.brain.mesh
         return Forecast(

@@ -184,7 +184,7 @@ class TwoWay:
 def coupling_days(parameters: MechanicalParameters, last: float) -> tuple[float, ...]:
     """Return the days until `last` on which equilibrium is solved in a two-way coupling, equally far apart."""
     intervals = max(1, int(np.ceil(last / parameters.interval - 1e-9)))
-    return tuple(last * k / intervals for k in range(intervals))
+    return tuple(round(last * k / intervals, 6) for k in range(intervals))  # meets report days in spite of rounding
 
 
 def between(brain: GridTransfer, head: GridTransfer) -> sparse.csr_array:

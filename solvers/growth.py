@@ -100,6 +100,8 @@ class Trajectory:
         Day 0 and the end of every step kept.
     steps, refused
         Steps kept, and steps repeated because their error was too large or their end faulty.
+    products
+        Products of a matrix and a vector.
     damaged
         Report day to the density of damaged cells there; None when nothing is killed, or cleared at once.
     damaged_curve
@@ -111,6 +113,7 @@ class Trajectory:
     days: tuple[float, ...]
     steps: int
     refused: int
+    products: int
     damaged: dict[float, Array] | None = None
     damaged_curve: Array | None = None
 
@@ -161,6 +164,7 @@ def grow(
     """
     last = max(report_days)
     medium = Medium(diffusion, growth.proliferation)
+    products, counted = 0, diffusion.products
     clearance = clearance_rate(clearance_half_time)
     curve: list[tuple[float, float]] = []
     damaged_curve: list[tuple[float, float]] = []
@@ -179,7 +183,8 @@ def grow(
         if progress is not None:
             progress(day / last)
 
-    fault = _fault(diffusion, growth.law, 1.0 if coupling is None else coupling.highest)
+    crowds = coupling is not None and growth.law != "exponential"  # the other laws thin out what is too dense
+    fault = _fault(diffusion, growth.law, coupling.highest if coupling is not None and crowds else 1.0)
     living = np.array(initial, np.float64)
     cells = Cells(living, np.zeros_like(living) if leaves_damage(kill, clearance_half_time) else None)
     if (found := fault(cells)) is not None:
@@ -197,7 +202,8 @@ def grow(
             cells = _struck(cells, kill.event_log_kill(start))
             record(cells, start)
         if coupling is not None and start in changes:
-            medium = coupling.medium(cells, start)
+            products, medium = products + medium.diffusion.products - counted, coupling.medium(cells, start)
+            counted = medium.diffusion.products
             cells = _crowded(cells, medium.crowding)
         if steps is None:
             done = advance(cells, start, stop, step, control, flow, _relative_error(medium.diffusion), accepted, fault)
@@ -210,6 +216,7 @@ def grow(
         days=tuple(sorted({day for day, _ in curve})),
         steps=taken,
         refused=refused,
+        products=products + medium.diffusion.products - counted,
         damaged={day: d for day, state in reported.items() if (d := state.damaged) is not None} or None,
         damaged_curve=np.asarray(damaged_curve) if damaged_curve else None,
     )

@@ -8,6 +8,7 @@ import pytest
 from ball_brain import TUMOUR, ball_density, ball_grid, ball_tissue
 from figures import Figure
 
+from hybridtumor.errors import ConvergenceError
 from hybridtumor.forecast import Forecast
 from hybridtumor.models.warp import jacobian
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters
@@ -133,6 +134,30 @@ def test_cells_that_are_carried_keep_their_number_without_growth(
 
 
 @pytest.mark.law("mechanics", "Halving the interval between two rests of the head halves the change")
+@pytest.mark.parametrize("last", [30.9, 30.6])
+def test_coupling_days_that_are_report_days_are_met_in_spite_of_rounding(
+    patient: tuple[TissueMap, Scan], last: float
+) -> None:
+    simulation = prepare(patient, MechanicalParameters(carried=True))
+    days = (0, round(last / 3, 6), last)
+    forecast = simulation.run(days=days, steps=simulation.shared_steps([], days))
+    assert forecast.days == days
+    assert forecast.figures["products"] > 0
+
+
+def test_next_to_no_load_is_next_to_no_displacement(patient: tuple[TissueMap, Scan]) -> None:
+    forecast = prepare(patient, MechanicalParameters(growth_strain=1e-8)).run(days=(0, 1e-3, 60))
+    assert forecast.displacement is not None
+    sizes = [float(np.abs(v).max()) for v in forecast.displacement]
+    assert sizes[1] <= sizes[2] < 1e-6
+
+
+def test_exponential_growth_of_carried_cells_stops_at_the_carrying_capacity(patient: tuple[TissueMap, Scan]) -> None:
+    growth = GrowthParameters(law="exponential", proliferation="0.05 1/day", diffusion_white="0.02 mm^2/day")
+    with pytest.raises(ConvergenceError, match="logistic or gompertz"):
+        prepare(patient, MechanicalParameters(carried=True), growth).run(days=(0, 60))
+
+
 def test_shorter_intervals_converge(arm: Callable[..., Forecast], figure: Figure) -> None:
     runs = [
         arm(MechanicalParameters(carried=True, proliferation_pressure="0.2 1/kPa", interval=f"{days} day"))
