@@ -133,7 +133,6 @@ def test_cells_that_are_carried_keep_their_number_without_growth(
     figure("change", np.abs(burden / burden[0] - 1).max(), at_most=1e-10)
 
 
-@pytest.mark.law("mechanics", "Halving the interval between two rests of the head halves the change")
 @pytest.mark.parametrize("last", [30.9, 30.6])
 def test_coupling_days_that_are_report_days_are_met_in_spite_of_rounding(
     patient: tuple[TissueMap, Scan], last: float
@@ -158,6 +157,7 @@ def test_exponential_growth_of_carried_cells_stops_at_the_carrying_capacity(pati
         prepare(patient, MechanicalParameters(carried=True), growth).run(days=(0, 60))
 
 
+@pytest.mark.law("mechanics", "Halving the interval between two rests of the head halves the change")
 def test_shorter_intervals_converge(arm: Callable[..., Forecast], figure: Figure) -> None:
     runs = [
         arm(MechanicalParameters(carried=True, proliferation_pressure="0.2 1/kPa", interval=f"{days} day"))
