@@ -75,14 +75,15 @@ def _gradient_table(bval: Path, bvec: Path, count: int) -> tuple[Array, Array]:
     weighting, directions = tables[0].ravel(), tables[1] if tables[1].shape[1] == 3 else tables[1].T
     if tables[1].shape == (3, 3):
         directions = tables[1].T
-    if weighting.shape != (count,) or directions.shape != (count, 3) or not np.isfinite(directions).all():
+    if weighting.shape != (count,) or directions.shape != (count, 3):
         raise InputError(
             f"{bvec}: expected {count} b-values and directions, one for each volume, got {weighting.size}"
             f" and {directions.shape}."
         )
     weighted = ~(weighting <= B0)
+    directions = np.where(weighted[:, None], directions, 0.0)  # some programs write NaN for no direction
     length = np.linalg.norm(directions, axis=1)
-    if not np.isfinite(weighting).all() or (np.abs(length[weighted] - 1) > 0.05).any():
+    if not np.isfinite(weighting).all() or not (np.abs(length[weighted] - 1) <= 0.05).all():
         raise InputError(f"{bvec}: expected directions of length 1 and finite b-values. Export the table again.")
     directions = np.where(weighted[:, None], directions / np.where(weighted, length, 1)[:, None], 0.0)
     products = np.stack([directions[weighted, i] * directions[weighted, j] for i, j in COMPONENTS], -1)

@@ -216,6 +216,16 @@ def test_a_fit_recovers_known_tensors(tmp_path: Path, handed: int) -> None:
     np.testing.assert_array_equal(fit_tensor(*files, mask).known, chosen > 0)
 
 
+@pytest.mark.realdata
+def test_a_real_scan_has_the_diffusivity_of_brain(realdata: Path) -> None:
+    """A block of 10×10×10 voxels with 64 directions; its table has NaN for the unweighted image."""
+    scan = realdata / "dti" / "dipy_small_64D" / "small_64D"
+    fitted = fit_tensor(scan.with_suffix(".nii"), scan.with_suffix(".bval"), scan.with_suffix(".bvec"))
+    mean = np.trace(symmetric(np.moveaxis(fitted.values, -1, 0)), axis1=-2, axis2=-1)[fitted.known] / 3
+    assert fitted.known.mean() > 0.9
+    assert 0.6e-3 < np.median(mean) < 1.2e-3  # mm²/s
+
+
 def test_gradient_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("dipy")
     dwi, bval, bvec = weighted_images(tmp_path, tensors(60).reshape(*SHAPE, 3, 3), oblique())
