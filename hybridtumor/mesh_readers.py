@@ -4,6 +4,7 @@ XDMF is read by `mesh_xdmf`, VTK's formats by VTK and all others by meshio, in a
 Nothing here raises but InputError and ResourceError, whatever the file holds.
 """
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,8 @@ def _by_worker(path: Path) -> RawMesh:
             )
         except subprocess.TimeoutExpired as error:
             raise damaged(path, f"no end in {READ_SECONDS:g} s") from error
+        if run.returncode == -signal.SIGXCPU:  # its own limit came first
+            raise damaged(path, f"no end in {READ_SECONDS:g} s")
         if run.returncode or not made.is_file():
             text = (run.stderr.strip() or run.stdout.strip()).decode(errors="replace").splitlines()
             raise damaged(path, text[-1] if text else f"the reader ended with {run.returncode}")
