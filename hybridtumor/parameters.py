@@ -7,10 +7,15 @@ Defaults are the values in common use that SCIENCE tables list: diffusivity and 
 import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hybridtumor import units
 from hybridtumor.errors import InputError
+
+TEMOZOLOMIDE = "temozolomide"
+
+REFERENCE_TEMOZOLOMIDE = 75.0
+"""mg/m². The dose of temozolomide whose peak concentration is C = 1 (Stupp et al., N. Engl. J. Med. 2005)."""
 
 GrowthLaw = Literal["logistic", "gompertz", "exponential"]
 Material = Literal["linear", "neo-hookean"]
@@ -65,6 +70,45 @@ class GrowthParameters(_Parameters):
         return math.sqrt(self.diffusion_white / self.proliferation) if self.proliferation > 0 else math.inf
 
 
+class DrugResponse(_Parameters):
+    """How a drug kills: k = s C(t), C the concentration relative to its peak after the reference dose given at once.
+
+    Attributes
+    ----------
+    kill_rate
+        s, kill rate at the peak concentration after `reference_dose`, 1/day; proportional to the dose.
+    half_life
+        Of the first-order clearance.
+    reference_dose
+        Dose of one administration, mg/m², to which `kill_rate` belongs.
+    absorption_half_life
+        Of the first-order absorption; 0: at once. It delays the kill and does not change its total.
+    """
+
+    kill_rate: units.Rate
+    half_life: units.Time
+    reference_dose: units.DrugDose
+    absorption_half_life: units.Time = "0 h"
+
+    @model_validator(mode="after")
+    def _within_physical_bounds(self) -> Self:
+        if self.kill_rate < 0 or self.absorption_half_life < 0:
+            raise InputError("drug: expected a kill rate and an absorption half-life that are not negative.")
+        if self.half_life <= 0 or self.reference_dose <= 0:
+            raise InputError("drug: expected the half-life and the reference dose to be positive.")
+        return self
+
+    @property
+    def clearance(self) -> float:
+        """λ = ln 2 / half-life, 1/day."""
+        return math.log(2) / self.half_life
+
+    @property
+    def absorption(self) -> float:
+        """k_a = ln 2 / absorption half-life, 1/day; infinite when the drug is there at once."""
+        return math.log(2) / self.absorption_half_life if self.absorption_half_life > 0 else math.inf
+
+
 class TreatmentResponse(_Parameters):
     """How sensitive the cells are.
 
@@ -76,8 +120,20 @@ class TreatmentResponse(_Parameters):
         Ratio α/β, Gy.
     temozolomide
         Kill rate at the peak concentration after a dose of 75 mg/m², 1/day; proportional to the dose.
+    transition_dose
+        d_T, Gy: dose per fraction above which the log-kill goes on along its tangent (LQ-L); None: LQ at every dose.
+    repair_half_time
+        Half-time of the repair of sublethal damage; 0: complete before the next fraction. It matters for fractions a
+        few hours apart, and within long ones; 0.5 to 4 h are in use.
+    hypoxia
+        Where oxygen comes from: ``none``, everywhere enough; ``density``, from the cell density of day 0 by
+        `hybridtumor.models.oxygen`; ``patient``, the patient's map of oxygen.
+    oxygen_enhancement
+        m, most that oxygen enhances the effect of a dose: OER of anoxic against well-oxygenated cells; 2.5 to 3.
     temozolomide_clearance
         First-order clearance of the drug, 1/day; ln 2 · 24 h / 1.8 h by default.
+    drugs
+        Name to response of other drugs.
     clearance_half_time
         Time in which half of the damaged cells are cleared away, days; 0: at once. The default is a value in common
         use. Fits to lung tumours after stereotactic radiotherapy gave 28 and 72 days (squamous-cell and adenocarcinoma,
@@ -86,9 +142,14 @@ class TreatmentResponse(_Parameters):
 
     alpha: units.InverseDose = "0.035 1/Gy"
     alpha_beta: units.Dose = "10 Gy"
+    transition_dose: units.Dose | None = None
+    repair_half_time: units.Time = "0 h"
+    hypoxia: Literal["none", "density", "patient"] = "none"
+    oxygen_enhancement: float = 3.0
     temozolomide: units.Rate = "0.15 1/day"
     temozolomide_clearance: units.Rate = "9.2419624 1/day"
     clearance_half_time: units.Time = "20 day"
+    drugs: dict[str, DrugResponse] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _within_physical_bounds(self) -> Self:
@@ -98,7 +159,40 @@ class TreatmentResponse(_Parameters):
             raise InputError("response: expected α/β and the clearance to be positive.")
         if self.clearance_half_time < 0:
             raise InputError("response: expected a half-time of damaged cells that is not negative.")
+        if self.transition_dose is not None and self.transition_dose <= 0:
+            raise InputError("response: expected a positive transition dose.")
+        if self.repair_half_time < 0:
+            raise InputError("response: expected a half-time of repair that is not negative.")
+        if not 1 <= self.oxygen_enhancement <= 4:
+            raise InputError(
+                f"response: expected an oxygen enhancement between 1 and 4, got {self.oxygen_enhancement:g}."
+            )
+        if TEMOZOLOMIDE in self.drugs:
+            raise InputError(
+                "response: expected temozolomide under `temozolomide` and `temozolomide_clearance`, not under `drugs`."
+            )
         return self
+
+    def drug(self, name: str) -> DrugResponse:
+        """Return how a drug kills.
+
+        Raises
+        ------
+        InputError
+            The drug is unknown.
+        """
+        if name == TEMOZOLOMIDE:
+            return DrugResponse(
+                kill_rate=f"{self.temozolomide!r} 1/day",
+                half_life=f"{math.log(2) / self.temozolomide_clearance!r} day",
+                reference_dose=f"{REFERENCE_TEMOZOLOMIDE!r} mg/m^2",
+            )
+        if name not in self.drugs:
+            known = ", ".join((TEMOZOLOMIDE, *self.drugs))
+            raise InputError(
+                f"response: expected the response to {name!r} under response.drugs, found {known}. Say how it kills."
+            )
+        return self.drugs[name]
 
 
 class MechanicalParameters(_Parameters):

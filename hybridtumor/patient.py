@@ -10,10 +10,13 @@ from pathlib import Path
 
 from hybridtumor.diffusion_tensor import DiffusionTensor
 from hybridtumor.errors import InputError
-from hybridtumor.grid import Grid
+from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.scan import LabelMap, Scan
 from hybridtumor.therapy import DoseMap
 from hybridtumor.tissue import TissueMap
+
+STRUCTURE_NAME = r"[A-Za-z0-9][-_+~A-Za-z0-9]{0,63}"
+"""What a structure may be called; it becomes part of a file name. TG-263 names fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,13 @@ class Patient:
         Planned total dose, if the folder holds one.
     diffusion_tensor
         Of water, on its own grid, for growth along the tracts.
+    structures
+        Name (TG-263 where there is one, such as ``Brainstem``) to the voxels of a contoured structure, shape
+        ``grid.shape``.
+    oxygen
+        Partial pressure of oxygen, mmHg, for hypoxia.
+    radiosensitivity
+        Factor on α and β, 1 where the tissue responds as `hybridtumor.parameters.TreatmentResponse` says.
     synthetic
         True when no scanner saw this patient.
 
@@ -68,6 +78,9 @@ class Patient:
     density: Scan | None = None
     dose: DoseMap | None = None
     diffusion_tensor: DiffusionTensor | None = None
+    structures: Mapping[str, BoolArray] = field(default_factory=dict)
+    oxygen: Scan | None = None
+    radiosensitivity: Scan | None = None
     synthetic: bool = False
 
     def __post_init__(self) -> None:
@@ -84,9 +97,25 @@ class Patient:
                 grid.require_same(scan.grid, f"patient {self.id}, day {visit.day:g}, {name}")
             if visit.labels is not None:
                 grid.require_same(visit.labels.grid, f"patient {self.id}, day {visit.day:g}, segmentation")
-        for name, part in (("tissue", self.tissue), ("density", self.density), ("dose", self.dose)):
+        parts = {
+            "tissue": self.tissue,
+            "density": self.density,
+            "dose": self.dose,
+            "oxygen": self.oxygen,
+            "radiosensitivity": self.radiosensitivity,
+        }
+        for name, part in parts.items():
             if part is not None:
                 grid.require_same(part.grid, f"patient {self.id}, {name}")
+        for name, scan in (("oxygen", self.oxygen), ("radiosensitivity", self.radiosensitivity)):
+            if scan is not None and not scan.values.min() >= 0:
+                raise InputError(f"patient {self.id}: expected {name} that is not negative, got {scan.values.min():g}.")
+        for name, mask in self.structures.items():
+            if not re.fullmatch(STRUCTURE_NAME, name) or mask.shape != grid.shape or not mask.any():
+                raise InputError(
+                    f"patient {self.id}: expected structures with a name of letters, digits, '_', '+', '-' and '~', on"
+                    f" the patient's grid and not empty, got {name[:80]!r} of shape {mask.shape}."
+                )
 
     @classmethod
     def load(cls, folder: Path | str) -> "Patient":

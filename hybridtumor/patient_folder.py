@@ -13,6 +13,9 @@
     density: density.nii.gz
     dose: {file: dose.nii.gz, unit: Gy}
     diffusion_tensor: {file: tensor.nii.gz, order: mrtrix}        # hybridtumor.diffusion_tensor; fitted from DWI
+    structures: {Brainstem: brainstem.nii.gz, OpticChiasm: chiasm.nii.gz}      # masks, 0 and 1
+    oxygen: {file: po2.nii.gz, unit: mmHg}
+    radiosensitivity: sensitivity.nii.gz                          # factor on α and β
 
 Everything is brought to the grid of one baseline scan, T1w if there is one, else the next in `SCAN_NAMES`: an image
 on another grid is resampled by its affine (labels to the nearest voxel) when its field of view holds `MIN_OVERLAP` of
@@ -34,9 +37,9 @@ from hybridtumor import units
 from hybridtumor.brats import is_brats_folder, load_brats
 from hybridtumor.diffusion_tensor import Axes, DiffusionTensor, Order
 from hybridtumor.errors import InputError
-from hybridtumor.grid import FloatArray, Grid, resample
-from hybridtumor.patient import Patient, Visit
-from hybridtumor.scan import LABEL_CONVENTIONS, SYNTHETIC_NOTICE, LabelMap, Scan, write_bytes
+from hybridtumor.grid import BoolArray, FloatArray, Grid, resample
+from hybridtumor.patient import STRUCTURE_NAME, Patient, Visit
+from hybridtumor.scan import LABEL_CONVENTIONS, SYNTHETIC_NOTICE, LabelMap, Scan, write_bytes, write_nifti
 from hybridtumor.therapy import DoseMap
 from hybridtumor.tissue import TissueMap
 from hybridtumor.yaml_file import load_yaml
@@ -90,6 +93,11 @@ class _TensorEntry(_Entry):
     axes: Axes | None = None
 
 
+class _OxygenEntry(_Entry):
+    file: FileName
+    unit: Literal["mmHg"]
+
+
 class _PatientFile(_Entry):
     """The contents of patient.yaml."""
 
@@ -101,6 +109,9 @@ class _PatientFile(_Entry):
     density: FileName | None = None
     dose: _DoseEntry | None = None
     diffusion_tensor: _TensorEntry | None = None
+    structures: dict[Annotated[StrictStr, Field(pattern=f"^{STRUCTURE_NAME}$")], FileName] = Field(default_factory=dict)
+    oxygen: _OxygenEntry | None = None
+    radiosensitivity: FileName | None = None
 
 
 def load(folder: Path | str) -> Patient:
@@ -129,6 +140,9 @@ def load(folder: Path | str) -> Patient:
         density=None if file.density is None else reader.scan(file.density),
         dose=None if file.dose is None else reader.dose(file.dose, visits[0].labels),
         diffusion_tensor=None if file.diffusion_tensor is None else reader.tensor(file.diffusion_tensor),
+        structures={name: reader.mask(entry) for name, entry in file.structures.items()},
+        oxygen=None if file.oxygen is None else reader.scan(file.oxygen.file),
+        radiosensitivity=None if file.radiosensitivity is None else reader.scan(file.radiosensitivity, outside=1),
         synthetic=file.synthetic,
     )
 
@@ -164,6 +178,16 @@ def save(patient: Patient, folder: Path | str) -> None:
     if patient.diffusion_tensor is not None:
         patient.diffusion_tensor.save(folder / "tensor.nii.gz")
         contents["diffusion_tensor"] = {"file": "tensor.nii.gz", "order": "fsl", "axes": "world"}
+    if patient.structures:
+        for name, mask in patient.structures.items():
+            write_nifti(folder / f"structure_{name}.nii.gz", mask.astype(np.uint8), patient.grid)
+        contents["structures"] = {name: f"structure_{name}.nii.gz" for name in patient.structures}
+    if patient.oxygen is not None:
+        patient.oxygen.save(folder / "oxygen.nii.gz")
+        contents["oxygen"] = {"file": "oxygen.nii.gz", "unit": "mmHg"}
+    if patient.radiosensitivity is not None:
+        patient.radiosensitivity.save(folder / "radiosensitivity.nii.gz")
+        contents["radiosensitivity"] = "radiosensitivity.nii.gz"
     _PatientFile.model_validate(contents)
     write_bytes(folder / FILE_NAME, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True).encode())
 
@@ -203,6 +227,13 @@ class _Reader:
             )
         values = self._on_grid(labels.values.astype(np.float32), labels.grid, entry.file, order=0, outside=0)
         return LabelMap(values.astype(np.uint8), self.grid, labels.codes)
+
+    def mask(self, name: str) -> BoolArray:
+        """Read a mask of 0 and 1."""
+        scan = Scan.load(self.path(name))
+        if not np.isin(scan.values, (0, 1)).all():
+            raise InputError(f"{self.path(name)}: expected a mask of 0 and 1, got values up to {scan.values.max():g}.")
+        return np.asarray(self._on_grid(scan.values, scan.grid, name, order=0, outside=0) > 0.5)
 
     def visit(self, day: float, entry: _VisitEntry) -> Visit:
         order = sorted(entry.scans, key=SCAN_NAMES.index)

@@ -1,19 +1,26 @@
 """TherapyPlan: what was given, and when. What it does to cells is `hybridtumor.models.cell_kill`.
 
-Days count from the baseline scan (day 0) and may be fractions of a day. Doses are Gy, drug doses mg/m².
+Days count from the baseline scan (day 0) and may be fractions of a day. Doses are Gy, drug doses mg/m². A plan of
+several phases (a boost after the first course, a second course months later) is several courses, one dose map each; an
+integrated boost is one course whose dose map has two levels.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError
-from hybridtumor.grid import Grid
+from hybridtumor.grid import BoolArray, Grid
+from hybridtumor.parameters import TEMOZOLOMIDE
 
 PLAUSIBLE_DOSE = 200.0
 """Gy. A larger maximum is refused: it is nearly always a dose in cGy."""
+
+LONGEST_DELIVERY = 0.25
+"""days. A fraction that takes longer is nearly always a unit mistaken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +59,7 @@ class Fractionation:
     Parameters
     ----------
     dose
-        Total dose of the course.
+        Total physical dose of the course.
     fractions
         Number of fractions.
     first_day
@@ -61,6 +68,8 @@ class Fractionation:
         Day of each fraction. None: one a day on five days a week from `first_day`, counted as a Monday.
     prescription
         Prescribed total dose, Gy; None: the maximum of the dose map.
+    delivery_time
+        How long the beam is on in each fraction, days; 0: at once.
     """
 
     dose: DoseMap
@@ -68,6 +77,7 @@ class Fractionation:
     first_day: float
     days: tuple[float, ...] | None = None
     prescription: float | None = None
+    delivery_time: float = 0.0
 
     def __post_init__(self) -> None:
         if self.fractions < 1:
@@ -78,6 +88,18 @@ class Fractionation:
             )
         if self.days is not None and (len(self.days) != self.fractions or min(self.days) < 0):
             raise InputError(f"radiation: expected {self.fractions} days, none before day 0, got {self.days}.")
+        days = self.fraction_days
+        gaps = [later - earlier for earlier, later in pairwise(days)]
+        if not (np.isfinite(days).all() and 0 <= self.delivery_time <= LONGEST_DELIVERY):
+            raise InputError(
+                "radiation: expected finite days and a delivery time between 0 and"
+                f" {24 * LONGEST_DELIVERY:g} h, got {24 * self.delivery_time:g} h."
+            )
+        if gaps and min(gaps) < self.delivery_time:
+            raise InputError(
+                "radiation: expected each fraction to start after the one before has ended, got fractions"
+                f" {24 * min(gaps):g} h apart that take {24 * self.delivery_time:g} h."
+            )
 
     @property
     def fraction_days(self) -> tuple[float, ...]:
@@ -101,17 +123,15 @@ class Chemotherapy:
     doses
         (day, dose in mg/m²) of every administration, in order of time.
     drug
-        Name of the drug; `temozolomide` is the one whose kinetics are known.
+        Name of the drug; how it kills is `hybridtumor.parameters.TreatmentResponse.drug`.
     """
 
     doses: tuple[tuple[float, float], ...]
-    drug: str = "temozolomide"
+    drug: str = TEMOZOLOMIDE
 
     def __post_init__(self) -> None:
-        if self.drug != "temozolomide":
-            raise InputError(f"chemotherapy: expected temozolomide, got {self.drug!r}.")
-        if any(day < 0 or dose < 0 for day, dose in self.doses):
-            raise InputError("chemotherapy: expected days and doses that are not negative.")
+        if not np.isfinite(np.asarray(self.doses)).all() or any(day < 0 or dose < 0 for day, dose in self.doses):
+            raise InputError("chemotherapy: expected finite days and doses that are not negative.")
         object.__setattr__(self, "doses", tuple(sorted(self.doses)))
 
     @classmethod
@@ -128,22 +148,69 @@ class Chemotherapy:
 
 
 @dataclass(frozen=True, eq=False)
+class Resection:
+    """Surgery: the tissue of a cavity is taken out, with the cells in it; CSF fills the cavity.
+
+    Parameters
+    ----------
+    cavity
+        Voxels that are taken out, shape ``grid.shape``.
+    grid
+        The patient's grid.
+    day
+        Day of surgery.
+    residual
+        Share of the cavity's cells that is left behind, in [0, 1).
+    """
+
+    cavity: BoolArray
+    grid: Grid
+    day: float = 0.0
+    residual: float = 0.0
+
+    def __post_init__(self) -> None:
+        cavity = np.asarray(self.cavity, bool)
+        if cavity.shape != self.grid.shape or not cavity.any():
+            raise InputError(
+                f"resection: expected a cavity on the grid of shape {self.grid.shape}, not empty,"
+                f" got {np.count_nonzero(cavity)} voxels of shape {cavity.shape}."
+            )
+        if not (self.day >= 0 and np.isfinite(self.day)):
+            raise InputError(f"resection: expected a day on or after the baseline scan (day 0), got {self.day}.")
+        if not 0 <= self.residual < 1:
+            raise InputError(f"resection: expected a residual share of cells in [0, 1), got {self.residual}.")
+        object.__setattr__(self, "cavity", cavity)
+
+
+Treatment = Fractionation | Chemotherapy | Resection
+
+
+@dataclass(frozen=True, eq=False)
 class TherapyPlan:
     """Everything that is given to one patient in one arm; an empty plan is no treatment."""
 
     courses: tuple[Fractionation, ...] = ()
     drugs: tuple[Chemotherapy, ...] = ()
+    resections: tuple[Resection, ...] = ()
 
     @classmethod
-    def of(cls, *treatments: Fractionation | Chemotherapy) -> "TherapyPlan":
+    def of(cls, *treatments: Treatment) -> "TherapyPlan":
         """Return the plan that gives these treatments."""
-        unknown = [t for t in treatments if not isinstance(t, (Fractionation, Chemotherapy))]
+        unknown = [t for t in treatments if not isinstance(t, Treatment)]
         if unknown:
-            raise InputError(f"plan: expected Fractionation or Chemotherapy, got {type(unknown[0]).__name__}.")
+            raise InputError(
+                f"plan: expected Fractionation, Chemotherapy or Resection, got {type(unknown[0]).__name__}."
+            )
         return cls(
             tuple(t for t in treatments if isinstance(t, Fractionation)),
             tuple(t for t in treatments if isinstance(t, Chemotherapy)),
+            tuple(sorted((t for t in treatments if isinstance(t, Resection)), key=lambda t: t.day)),
         )
+
+    @property
+    def gives_nothing(self) -> bool:
+        """Whether this is no treatment: no course, drug or resection, or doses of zero alone."""
+        return not (self.active.courses or self.active.drugs or self.resections)
 
     @cached_property
     def active(self) -> "TherapyPlan":
@@ -151,11 +218,17 @@ class TherapyPlan:
         return TherapyPlan(
             tuple(course for course in self.courses if course.dose.values.any()),
             tuple(drug for drug in self.drugs if any(dose > 0 for _, dose in drug.doses)),
+            self.resections,
         )
+
+    def cavity_on(self, day: float) -> BoolArray | None:
+        """Return the voxels taken out before `day`, or None when there are none."""
+        taken = [resection.cavity for resection in self.resections if resection.day < day]
+        return np.logical_or.reduce(taken) if taken else None
 
     @cached_property
     def drug_doses(self) -> tuple[tuple[float, float], ...]:
-        """(day, mg/m²) of every drug administration, in order of time."""
+        """(day, mg/m²) of every administration of any drug, in order of time."""
         return tuple(sorted(dose for drug in self.drugs for dose in drug.doses))
 
     def total_dose(self, grid: Grid) -> NDArray[np.float32]:
