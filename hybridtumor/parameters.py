@@ -182,10 +182,11 @@ class TreatmentResponse(_Parameters):
             The drug is unknown.
         """
         if name == TEMOZOLOMIDE:
-            return DrugResponse(
-                kill_rate=f"{self.temozolomide!r} 1/day",
-                half_life=f"{math.log(2) / self.temozolomide_clearance!r} day",
-                reference_dose=f"{REFERENCE_TEMOZOLOMIDE!r} mg/m^2",
+            return DrugResponse.model_construct(
+                kill_rate=self.temozolomide,
+                half_life=math.log(2) / self.temozolomide_clearance,
+                reference_dose=REFERENCE_TEMOZOLOMIDE,
+                absorption_half_life=0.0,
             )
         if name not in self.drugs:
             known = ", ".join((TEMOZOLOMIDE, *self.drugs))

@@ -15,33 +15,32 @@ from functools import cached_property, partial
 import numpy as np
 import pint
 from numpy.typing import NDArray
-from scipy import sparse
 
 from hybridtumor.diffusion_tensor import DiffusionTensor
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast, MeshFields
 from hybridtumor.grid import Grid
+from hybridtumor.head_mechanics import HeadMechanics
 from hybridtumor.mesh_choice import LATTICE, MeshSource, choose_mesh
 from hybridtumor.mesh_size import CELL_SIZE, COARSEST, auto_size, margin_mm, require_size
 from hybridtumor.meshes.brain import BrainMesh
 from hybridtumor.meshes.domain import Domain, distribute
-from hybridtumor.meshes.head import head_mesh
 from hybridtumor.meshes.quality import edge_lengths
 from hybridtumor.meshes.transfer import cell_means
 from hybridtumor.models.anisotropy import sharpened, symmetric, tissue_tensor
 from hybridtumor.models.carry import carried
 from hybridtumor.models.cell_kill import KillSchedule
 from hybridtumor.models.growth import diffusivity
-from hybridtumor.models.ventricles import ventricles
-from hybridtumor.models.warp import Origins, find_origins
+from hybridtumor.models.oxygen import UNIFORM, LocalResponse, local_response
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.scan import Scan
-from hybridtumor.solvers.coupled import MassEffect, TwoWay, between, coupling_days, operator_of
-from hybridtumor.solvers.growth import Operator, Trajectory, grow
+from hybridtumor.solvers.coupled import coupling_days, operator_of
+from hybridtumor.solvers.growth import Coupling, Operator, Trajectory, grow
 from hybridtumor.solvers.petsc import MPI, on_root
+from hybridtumor.solvers.resected import Resected
 from hybridtumor.solvers.time_grid import StepControl
-from hybridtumor.therapy import UNTREATED, DoseMap, TherapyPlan
+from hybridtumor.therapy import UNTREATED, TherapyPlan
 from hybridtumor.tissue import TissueMap
 
 TOLERANCE = 1e-4
@@ -117,7 +116,9 @@ def simulate(
         cell_size=cell_size,
         mesh=mesh,
     )
-    return simulation.run(plan, report_days, response, tolerance=tolerance, progress=progress)
+    sensitivity = TreatmentResponse() if response is None else response
+    local = local_response(patient, sensitivity)
+    return simulation.run(plan, report_days, sensitivity, local=local, tolerance=tolerance, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +137,8 @@ class GrowthSimulation:
         The mesh, its tissue and the transfer to the grid.
     domain, diffusion
         The mesh on the ranks, and the diffusion operator of tissue at rest.
+    diffusivity
+        D of tissue at rest in every cell: scalars, (m,), or tensors, (m, 3, 3), mm²/day.
     effect
         Mechanics of the head and what it needs to act back on growth; None: tissue stays where it is.
     seconds
@@ -148,7 +151,8 @@ class GrowthSimulation:
     brain: BrainMesh
     domain: Domain
     diffusion: Operator
-    effect: "_Mechanics | None"
+    diffusivity: NDArray[np.float64]
+    effect: HeadMechanics | None
     seconds: dict[str, float]
 
     @classmethod
@@ -212,8 +216,8 @@ class GrowthSimulation:
         effect = None
         if mechanics is not None:
             with _timed(seconds, "mechanics"):
-                effect = _Mechanics.prepare(tissue, values, mechanics, brain, diffusivity, comm)
-        return cls(tissue.grid, values, law, brain, domain, diffusion, effect, seconds)
+                effect = HeadMechanics.prepare(tissue, values, mechanics, brain, diffusivity, comm)
+        return cls(tissue.grid, values, law, brain, domain, diffusion, diffusivity, effect, seconds)
 
     def shared_steps(
         self, plans: Iterable[TherapyPlan], days: Iterable[float] = (0, 180), *, tolerance: float = TOLERANCE
@@ -230,13 +234,12 @@ class GrowthSimulation:
         days, tolerance
             As for `run`.
         """
-        events = {day for plan in plans for course in plan.active.courses for day in course.fraction_days}
+        events = {day for plan in plans for day in plan.active.landing_days}
         report_days = _report_days(days)
         if self.effect is not None and self.effect.parameters.two_way:
             events |= set(coupling_days(self.effect.parameters, report_days[-1]))
         landings = tuple(sorted({*report_days, *(day for day in events if day < report_days[-1])}))
-        nothing = KillSchedule.from_plan(UNTREATED, TreatmentResponse(), lambda dose: dose.values)
-        return self._grow(nothing, landings, _step_control(tolerance), None, None, 0.0, None).days
+        return self._grow(KillSchedule(), landings, _step_control(tolerance), None, None, 0.0, None).days
 
     def run(
         self,
@@ -244,28 +247,32 @@ class GrowthSimulation:
         days: Iterable[float] = (0, 180),
         response: TreatmentResponse | None = None,
         *,
+        local: LocalResponse = UNIFORM,
         tolerance: float = TOLERANCE,
         steps: Sequence[float] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Forecast:
         """Grow the tumour under one plan; arguments and errors as for `simulate`.
 
-        `steps` of `shared_steps` make arms comparable to round-off; None lets the steps adapt to this plan.
+        `local` says how the response differs from place to place (`hybridtumor.models.oxygen.local_response`). `steps`
+        of `shared_steps` make arms comparable to round-off; None lets the steps adapt to this plan.
         """
         report_days = _report_days(days)
         control = _step_control(tolerance)
         therapy = plan.active
         for course in therapy.courses:
             self.grid.require_same(course.dose.grid, "dose")
+        for cut in therapy.resections:
+            self.grid.require_same(cut.grid, "resection")
         sensitivity = TreatmentResponse() if response is None else response
         transfer, seconds = self.brain.transfer, dict(self.seconds)
 
-        def at_nodes(dose: DoseMap) -> NDArray[np.float64]:
-            return self.domain.local(transfer.to_mesh(dose.values))
+        def at_nodes(values: NDArray[np.float32]) -> NDArray[np.float64]:
+            return self.domain.local(transfer.to_mesh(values))
 
         with _timed(seconds, "transfer"):
-            kill = KillSchedule.from_plan(therapy, sensitivity, at_nodes)
-        coupling = None if self.effect is None else self.effect.coupling(self.growth, self.brain, self.domain)
+            kill = KillSchedule.from_plan(therapy, sensitivity, at_nodes, local=local)
+        coupling = self._coupling(therapy)
         half_time = sensitivity.clearance_half_time
         with _timed(seconds, "solve"):
             trajectory = self._grow(kill, report_days, control, steps, progress, half_time, coupling)
@@ -279,13 +286,15 @@ class GrowthSimulation:
             if trajectory.damaged is not None:
                 dead = {day: self.domain.gather(trajectory.damaged[day]) for day in report_days}
             damaged = None if dead is None else tuple(transfer.to_grid(d).astype(np.float32) for d in dead.values())
-            on_grid = KillSchedule.from_plan(therapy, sensitivity, lambda dose: dose.values, shape=self.grid.shape)
+            on_grid = KillSchedule.from_plan(
+                therapy, sensitivity, lambda values: values, local=local, shape=self.grid.shape
+            )
             log_kill = tuple(np.asarray(on_grid.log_kill(0.0, day), np.float32) for day in report_days)
         displacement = None
         if self.effect is not None:
             with _timed(seconds, "mechanics"):
                 visible = {day: nodal[day] + (0 if dead is None else dead[day]) for day in report_days}
-                displacement, origins = self.effect.moved(visible, self.grid)
+                displacement, origins = self.effect.moved(visible, self.grid, therapy)
                 density = tuple(map(partial(carried, order=3), density, origins))
                 log_kill = tuple(map(partial(carried, order=1), log_kill, origins))
                 damaged = None if damaged is None else tuple(map(partial(carried, order=3), damaged, origins))
@@ -308,6 +317,18 @@ class GrowthSimulation:
             figures=self.figures | effort | {f"seconds_{stage}": value for stage, value in seconds.items()},
         )
 
+    def _coupling(self, plan: TherapyPlan) -> Coupling | None:
+        """Return what changes the tissue during one arm: mechanics that acts back, surgery, or nothing."""
+        two_way = None if self.effect is None else self.effect.coupling(self.growth, self.brain, self.domain)
+        if not plan.resections:
+            return two_way
+
+        def share(values: NDArray[np.float32]) -> NDArray[np.float64]:
+            spacing = float(self.grid.voxel_size.min())
+            return np.asarray(cell_means(self.brain.mesh, self.grid, [values], spacing=spacing)[0], np.float64)
+
+        return Resected(plan, self.growth, self.brain, self.domain, self.diffusivity, share, two_way)
+
     def _grow(
         self,
         kill: KillSchedule,
@@ -316,7 +337,7 @@ class GrowthSimulation:
         steps: Sequence[float] | None,
         progress: Callable[[float], None] | None,
         half_time: float,
-        coupling: TwoWay | None,
+        coupling: Coupling | None,
     ) -> Trajectory:
         """Grow the day-0 density on the mesh."""
         return grow(
@@ -346,64 +367,6 @@ class GrowthSimulation:
             "positive_offdiagonal_size": self.diffusion.positive_size,
             "exchange_rate_per_day": self.diffusion.rate,
         }
-
-
-@dataclass(frozen=True, eq=False)
-class _Mechanics:
-    """The mechanics of a patient, and what it takes to act back on growth.
-
-    Parameters
-    ----------
-    effect
-        The head's mechanics.
-    diffusivity
-        Diffusivity of tissue at rest in every cell of the brain's mesh, as `solvers.coupled.TwoWay` has it.
-    way
-        From the head's mesh to the brain's; None without a two-way coupling.
-    """
-
-    effect: MassEffect
-    diffusivity: NDArray[np.float64]
-    way: sparse.csr_array | None
-
-    @classmethod
-    def prepare(
-        cls,
-        tissue: TissueMap,
-        density: NDArray[np.float32],
-        parameters: MechanicalParameters,
-        brain: BrainMesh,
-        diffusivity: NDArray[np.float64],
-        comm: MPI.Intracomm,
-    ) -> "_Mechanics":
-        inner = ventricles(tissue) if comm.rank == 0 and parameters.ventricle_pressure != 0 else None
-        head = on_root(comm, lambda: head_mesh(tissue, density, ventricles=inner))
-        effect = MassEffect.prepare(head, parameters, brain.transfer.nodal_values(density), brain.transfer, comm)
-        way = on_root(comm, lambda: between(brain.transfer, head.transfer)) if parameters.two_way else None
-        return cls(effect, diffusivity, way)
-
-    @property
-    def parameters(self) -> MechanicalParameters:
-        return self.effect.mechanics.parameters
-
-    def coupling(self, growth: GrowthParameters, brain: BrainMesh, domain: Domain) -> TwoWay | None:
-        """Return the two-way coupling of one arm, or None where mechanics only follows."""
-        if self.way is None:
-            return None
-        return TwoWay(self.effect, growth, brain, domain, self.diffusivity, self.way)
-
-    def moved(
-        self, visible: dict[float, NDArray[np.float64]], grid: Grid
-    ) -> tuple[tuple[NDArray[np.float32], ...], tuple[Origins, ...]]:
-        """Return displacement and origins of every day from u + d at the vertices of the brain's mesh."""
-        state, fields = None, []
-        for day, density in visible.items():
-            if day == 0:
-                fields.append(np.zeros((3, *grid.shape), np.float32))
-                continue
-            state = self.effect.equilibrium(density, state)
-            fields.append(self.effect.displacement(state))
-        return tuple(fields), tuple(find_origins(field, grid) for field in fields)
 
 
 def _diffusivity(

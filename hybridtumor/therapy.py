@@ -221,6 +221,13 @@ class TherapyPlan:
             self.resections,
         )
 
+    @cached_property
+    def landing_days(self) -> tuple[float, ...]:
+        """Days on which something starts or ends: fractions, deliveries, resections; ascending, each once."""
+        starts = {(float(day), course.delivery_time) for course in self.courses for day in course.fraction_days}
+        cuts = {float(cut.day) for cut in self.resections}
+        return tuple(sorted({day for start, time in starts for day in (start, start + time)} | cuts))
+
     def cavity_on(self, day: float) -> BoolArray | None:
         """Return the voxels taken out before `day`, or None when there are none."""
         taken = [resection.cavity for resection in self.resections if resection.day < day]

@@ -1,81 +1,48 @@
 r"""What therapy does to cells: the log-kill L(x; t₀, t₁) = ∫ k dt ≥ 0, which adds over any split of the interval.
 
-Radiation, per fraction of dose d(x) in Gy (linear-quadratic model):
+Radiation (`hybridtumor.models.radiation`): a fraction given at once is an event on its day; an interval [t₀, t₁) holds
+the events with t₀ ≤ day < t₁. A fraction that takes a time T is a source k = L/T while the beam is on: the same total.
 
-    L = α d + β d²,   β = α / (α/β)
+Drugs (`hybridtumor.models.drug_kinetics`): a kill rate that follows the concentration, integrated in closed form.
 
-A fraction is an event on its day; an interval [t₀, t₁) holds the fractions with t₀ ≤ day < t₁.
+Resection: an event of L = −ln(1 − c (1 − r)) where the share c of a point's surroundings is cavity and the share r of
+the cavity's cells is left behind.
 
-Temozolomide, doses m_j in mg/m² on days t_j, first-order clearance λ:
-
-    k(t) = s C(t),   C(t) = Σ_{t_j ≤ t} (m_j / 75) e^{−λ (t − t_j)}
-    ∫_{t₀}^{t₁} k dt = (s/λ) Σ_j (m_j / 75) (e^{−λ (a_j − t_j)} − e^{−λ (b_j − t_j)}),
-    a_j = max(t₀, t_j),  b_j = max(t₁, t_j)
-
-so the kill does not depend on the time step. s is the kill rate at the peak concentration after 75 mg/m².
-Linear-quadratic model: Fowler, Br. J. Radiol. 1989. Temozolomide: doses after Stupp et al., N. Engl. J. Med. 2005. The
+BED(x) = L(x)/α of the radiation alone; for n fractions of d it is n d (1 + d/(α/β)) (Fowler, Br. J. Radiol. 1989). The
 parameters are those of `hybridtumor.parameters.TreatmentResponse`.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError
+from hybridtumor.models import drug_kinetics, radiation
+from hybridtumor.models.oxygen import UNIFORM, LocalResponse
+from hybridtumor.models.radiation import FractionTerms
 from hybridtumor.parameters import TreatmentResponse
-from hybridtumor.therapy import DoseMap, Fractionation, TherapyPlan
+from hybridtumor.therapy import Fractionation, Resection, TherapyPlan
 
-REFERENCE_DRUG_DOSE = 75.0
-"""mg/m². The dose of temozolomide whose peak concentration is C = 1."""
+Array = NDArray[np.float64]
+Sampler = Callable[[NDArray[np.float32]], NDArray[Any]]
+"""Maps an array on the patient's grid to its values at the points."""
 
-
-def lq_log_kill(dose: Any, alpha: float, alpha_beta: float) -> Any:
-    """Return the log-kill α d + β d² of one fraction, in the algebra of `dose` (float, numpy, torch, UFL).
-
-    Parameters
-    ----------
-    dose
-        Dose d of the fraction, Gy.
-    alpha
-        α, 1/Gy.
-    alpha_beta
-        α/β, Gy.
-    """
-    return alpha * dose + (alpha / alpha_beta) * dose**2
+LEAST_RESIDUAL = 1e-9
+"""Share of the cells of a cavity that counts as none: a log-kill has to be finite."""
 
 
-def drug_log_kill(
-    doses: Sequence[tuple[float, float]], start: float, end: float, peak_rate: float, clearance: float
-) -> float:
-    """Return the log-kill of temozolomide over [start, end], closed form, exactly 0.0 without doses.
+@dataclass(frozen=True)
+class Fraction:
+    """One fraction: its start and duration, days, and its log-kill as weights of `KillSchedule.fields`."""
 
-    Parameters
-    ----------
-    doses
-        (day, mg/m²) of every administration.
-    start, end
-        Interval, days.
-    peak_rate
-        s, kill rate at C = 1, 1/day.
-    clearance
-        λ, 1/day.
-
-    Raises
-    ------
-    InputError
-        The interval ends before it starts.
-    """
-    _require_interval(start, end)
-    if not doses:
-        return 0.0
-    day, amount = np.asarray(doses, np.float64).T
-    entry, leave = np.maximum(start, day), np.maximum(end, day)
-    share = np.exp(-clearance * (entry - day)) * -np.expm1(-clearance * (leave - entry))
-    return float(peak_rate / clearance * np.sum(amount / REFERENCE_DRUG_DOSE * share))
+    start: float
+    duration: float
+    weights: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,23 +51,22 @@ class KillSchedule:
 
     Parameters
     ----------
-    event_days
-        Days of the fractions, ascending, each once.
-    event_fields
-        Log-kill of each event at the points, float64. Fractions that are alike share one array: do not write into it.
-    drug_doses
-        (day, mg/m²) of every drug administration.
-    drug_peak_rate, drug_clearance
-        s and λ of the drug, 1/day.
+    fields
+        What the log-kills of all fractions are made of, float64: few, however many fractions there are.
+    fractions
+        Every fraction, in order of time.
+    drug_terms
+        Exponentials of the kill rate of all drugs, (n, 3): `hybridtumor.models.drug_kinetics.drug_terms`.
+    removals
+        (day, log-kill) of every resection, in order of time.
     shape
         Shape of the points; () when nothing fixes it: a plan without radiation then gives 0-d arrays, which broadcast.
     """
 
-    event_days: tuple[float, ...]
-    event_fields: tuple[NDArray[np.float64], ...]
-    drug_doses: tuple[tuple[float, float], ...]
-    drug_peak_rate: float
-    drug_clearance: float
+    fields: tuple[Array, ...] = ()
+    fractions: tuple[Fraction, ...] = ()
+    drug_terms: Array = field(default_factory=drug_kinetics.NO_TERMS.copy)
+    removals: tuple[tuple[float, Array], ...] = ()
     shape: tuple[int, ...] = ()
 
     @classmethod
@@ -108,11 +74,12 @@ class KillSchedule:
         cls,
         plan: TherapyPlan,
         response: TreatmentResponse,
-        sample: Callable[[DoseMap], NDArray[Any]],
+        sample: Sampler,
         *,
+        local: LocalResponse = UNIFORM,
         shape: tuple[int, ...] = (),
     ) -> Self:
-        """Return the schedule of a plan at the points that `sample` reads a dose map at.
+        """Return the schedule of a plan at the points that `sample` reads an array of the patient's grid at.
 
         Courses and drug doses that are zero, or that the cells do not respond to, leave no event. That is decided on
         the whole dose map, not on its samples, so that every process of a parallel run has the same events.
@@ -122,49 +89,90 @@ class KillSchedule:
         plan, response
             What is given and how sensitive the cells are.
         sample
-            Maps the dose map of a course (total dose, Gy) to its values at the points: ``lambda dose: dose.values`` for
-            voxels, ``lambda dose: transfer.to_mesh(dose.values)`` for mesh nodes.
+            Identity for voxels, ``lambda values: transfer.to_mesh(values)`` for mesh nodes.
+        local
+            How the response differs from place to place.
         shape
             Shape of the points, needed only when `log_kill` has to have it without radiation too.
-        """
-        courses = plan.active.courses if response.alpha > 0 else ()
-        fields = [_fraction_log_kill(course, response, sample) for course in courses]
-        given: defaultdict[float, list[int]] = defaultdict(list)
-        for number, course in enumerate(courses):
-            for day in course.fraction_days:
-                given[float(day)].append(number)
-        merged: dict[tuple[int, ...], NDArray[np.float64]] = {}
-        for numbers in map(tuple, given.values()):
-            if numbers not in merged:
-                merged[numbers] = fields[numbers[0]] if len(numbers) == 1 else _frozen(sum(fields[i] for i in numbers))
-        days = tuple(sorted(given))
-        doses = tuple(dose for dose in plan.drug_doses if dose[1] > 0) if response.temozolomide > 0 else ()
-        return cls(
-            days,
-            tuple(merged[tuple(given[day])] for day in days),
-            doses,
-            response.temozolomide,
-            response.temozolomide_clearance,
-            fields[0].shape if fields else shape,
-        )
-
-    def event_log_kill(self, day: float) -> NDArray[np.float64]:
-        """Return the log-kill of the event on a day of `event_days`.
 
         Raises
         ------
         InputError
-            There is no event on that day.
+            A drug whose response is unknown.
+        """
+        courses = plan.active.courses if response.alpha > 0 else ()
+        terms = [_terms(course, response, sample, local) for course in courses]
+        fields, fractions = _fractions(courses, terms, response)
+        drugs = [drug_kinetics.drug_terms(drug.doses, response.drug(drug.drug)) for drug in plan.active.drugs]
+        removals = tuple((float(cut.day), _removal(cut, sample)) for cut in plan.resections)
+        known = [*fields, *(values for _, values in removals)]
+        return cls(
+            tuple(map(_frozen, fields)),
+            fractions,
+            np.concatenate([drug_kinetics.NO_TERMS, *drugs]),
+            removals,
+            known[0].shape if known else shape,
+        )
+
+    @classmethod
+    def of_events(cls, days: Iterable[float], fields: Iterable[Array], drug_terms: Array | None = None) -> Self:
+        """Return the schedule of events of given log-kills, and of exponentials of a drug's kill rate."""
+        values = tuple(_frozen(values) for values in fields)
+        fractions = tuple(Fraction(float(day), 0.0, ((i, 1.0),)) for i, day in enumerate(days))
+        terms = drug_kinetics.NO_TERMS if drug_terms is None else drug_terms
+        return cls(values, fractions, terms, shape=values[0].shape if values else ())
+
+    @cached_property
+    def event_days(self) -> tuple[float, ...]:
+        """Days of the fractions that are given at once, ascending, each once."""
+        return tuple(sorted({fraction.start for fraction in self.fractions if fraction.duration == 0}))
+
+    @cached_property
+    def deliveries(self) -> tuple[Fraction, ...]:
+        """The fractions that take their time."""
+        return tuple(fraction for fraction in self.fractions if fraction.duration > 0)
+
+    @cached_property
+    def landing_days(self) -> tuple[float, ...]:
+        """Days on which something starts or ends, ascending: no time step may pass over one."""
+        beam = {day for fraction in self.deliveries for day in (fraction.start, fraction.start + fraction.duration)}
+        return tuple(sorted({*self.event_days, *beam, *(day for day, _ in self.removals)}))
+
+    @property
+    def gives_nothing(self) -> bool:
+        """Whether nothing is given at all."""
+        return not (self.fractions or self.removals or len(self.drug_terms))
+
+    def event_log_kill(self, day: float) -> Array:
+        """Return the log-kill of the fractions given at once on a day of `event_days`.
+
+        Raises
+        ------
+        InputError
+            There is none on that day.
         """
         if day not in self.event_days:
             raise InputError(f"kill: expected a day among {self.event_days}, got {day}.")
-        return self.event_fields[self.event_days.index(day)]
+        given = (fraction for fraction in self.fractions if fraction.duration == 0 and fraction.start == day)
+        return self._combined((fraction, 1.0) for fraction in given)
+
+    def removal_log_kill(self, day: float) -> Array | None:
+        """Return the log-kill of the resections on a day, None without."""
+        cuts = [values for when, values in self.removals if when == day]
+        return np.asarray(sum(cuts)) if cuts else None
 
     def drug_log_kill(self, start: float, end: float) -> float:
-        """Return the log-kill of the drug over [start, end], the same everywhere."""
-        return drug_log_kill(self.drug_doses, start, end, self.drug_peak_rate, self.drug_clearance)
+        """Return the log-kill of the drugs over [start, end], the same everywhere."""
+        _require_interval(start, end)
+        return drug_kinetics.integral(self.drug_terms, start, end)
 
-    def log_kill(self, start: float, end: float) -> NDArray[np.float64]:
+    def beam_log_kill(self, start: float, end: float) -> Array | float:
+        """Return the log-kill over [start, end] of the fractions that take their time; 0.0 while no beam is on."""
+        shares = [(f, _overlap(f, start, end)) for f in self.deliveries]
+        under = [(fraction, share) for fraction, share in shares if share > 0]
+        return self._combined(under) if under else 0.0
+
+    def log_kill(self, start: float, end: float) -> Array:
         """Return the log-kill of everything given in [start, end), one value per point.
 
         Raises
@@ -173,23 +181,104 @@ class KillSchedule:
             The interval ends before it starts.
         """
         total = np.full(self.shape, self.drug_log_kill(start, end))
-        inside = [field for day, field in zip(self.event_days, self.event_fields, strict=True) if start <= day < end]
-        fields = {id(field): field for field in inside}
-        for key, count in Counter(map(id, inside)).items():
-            total += count * fields[key]
+        at_once = [(f, 1.0) for f in self.fractions if f.duration == 0 and start <= f.start < end]
+        under_way = [(f, _overlap(f, start, end)) for f in self.deliveries]
+        total += self._combined([*at_once, *under_way])
+        for day, values in self.removals:
+            if start <= day < end:
+                total += values
+        return total
+
+    def _combined(self, fractions: Iterable[tuple[Fraction, float]]) -> Array:
+        """Return the log-kill of shares of fractions; every field is read once."""
+        weights: defaultdict[int, float] = defaultdict(float)
+        for fraction, share in fractions:
+            for number, weight in fraction.weights:
+                weights[number] += share * weight
+        total = np.zeros(self.shape)
+        for number, weight in weights.items():
+            if weight != 0:
+                total += weight * self.fields[number]
         return total
 
 
-def _fraction_log_kill(
-    course: Fractionation, response: TreatmentResponse, sample: Callable[[DoseMap], NDArray[Any]]
-) -> NDArray[np.float64]:
-    """Return the log-kill of one fraction of a course at the points of `sample`."""
-    dose = np.asarray(sample(course.dose), np.float64) / course.fractions
-    return _frozen(lq_log_kill(dose, response.alpha, response.alpha_beta))
+def radiation_bed(plan: TherapyPlan, alpha_beta: float, *, repair_half_time: float = 0.0) -> Array:
+    """Return the biologically effective dose of all courses of a plan, Gy, on the grid of its dose maps.
+
+    Parameters
+    ----------
+    plan
+        With at least one course; the dose maps lie on one grid.
+    alpha_beta
+        α/β of the tissue in question, Gy.
+    repair_half_time
+        Of its sublethal damage, days; 0: repair is complete before the next fraction.
+
+    Raises
+    ------
+    InputError
+        No course.
+    """
+    if not plan.courses:
+        raise InputError("dose: expected a plan with radiation, got none.")
+    unit = TreatmentResponse().model_copy(
+        update={"alpha": 1.0, "alpha_beta": alpha_beta, "repair_half_time": repair_half_time}
+    )
+    radiation_alone = TherapyPlan(plan.courses)
+    shape = plan.courses[0].dose.grid.shape
+    return KillSchedule.from_plan(radiation_alone, unit, lambda values: values, shape=shape).log_kill(0.0, np.inf)
 
 
-def _frozen(values: Any) -> NDArray[np.float64]:
-    """Return the values as an array that cannot be written into, for it is shared between events."""
+def _terms(course: Fractionation, response: TreatmentResponse, sample: Sampler, local: LocalResponse) -> FractionTerms:
+    """Return the terms of one fraction of a course at the points of `sample`."""
+    dose = course.dose.values if local.oer is None else course.dose.values / local.oer
+    factor = 1.0 if local.factor is None else np.asarray(sample(local.factor), np.float64)
+    per_fraction = np.asarray(sample(dose), np.float64) / course.fractions
+    return radiation.fraction_terms(per_fraction, response.alpha, response.alpha_beta, response.transition_dose, factor)
+
+
+def _fractions(
+    courses: Sequence[Fractionation], terms: Sequence[FractionTerms], response: TreatmentResponse
+) -> tuple[list[Array], tuple[Fraction, ...]]:
+    """Return the fields and, in order of time, the fractions that are weighted sums of them."""
+    rate = radiation.repair_rate(response.repair_half_time)
+    given = sorted((float(day), c) for c, course in enumerate(courses) for day in course.fraction_days)
+    durations = [courses[c].delivery_time for _, c in given]
+    unrepaired = radiation.interactions([day for day, _ in given], durations, rate)
+    fields = [part.linear for part in terms]
+    numbers: dict[tuple[int, int], int] = {}
+
+    def product(a: int, b: int) -> int:
+        key = (min(a, b), max(a, b))
+        if key not in numbers:
+            numbers[key] = len(fields)
+            fields.append(terms[a].root * terms[b].root)
+        return numbers[key]
+
+    fractions = []
+    for (day, c), duration, earlier in zip(given, durations, unrepaired, strict=True):
+        weights: defaultdict[int, float] = defaultdict(float, {c: 1.0})
+        weights[product(c, c)] += radiation.protraction(duration, rate)
+        for j, h in earlier:
+            weights[product(c, given[j][1])] += 2 * h
+        fractions.append(Fraction(day, duration, tuple(weights.items())))
+    return fields, tuple(fractions)
+
+
+def _removal(cut: Resection, sample: Sampler) -> Array:
+    """Return the log-kill of a resection at the points of `sample`."""
+    share = np.clip(np.asarray(sample(cut.cavity.astype(np.float32)), np.float64), 0, 1)
+    return _frozen(-np.log(1 - share * (1 - max(cut.residual, LEAST_RESIDUAL))))
+
+
+def _overlap(fraction: Fraction, start: float, end: float) -> float:
+    """Return the share of a fraction's delivery that lies in [start, end]."""
+    inside = min(end, fraction.start + fraction.duration) - max(start, fraction.start)
+    return max(0.0, inside / fraction.duration)
+
+
+def _frozen(values: Any) -> Array:
+    """Return the values as an array that cannot be written into, for it is shared between fractions."""
     array = np.asarray(values, np.float64)
     array.setflags(write=False)
     return array

@@ -5,8 +5,8 @@ r"""Damaged cells: killed by therapy, still there for a while, still seen on MRI
 d has the unit of u, does not divide, does not move and does not act back on u. An event of log-kill L adds
 u (1 − e^{−L}) at once; what is there decays by e^{−Δt/τ_c}, exactly over any split of the time.
 
-A drug kills over a step [t₀, t₁] the cells K = ∫ k u dt (`hybridtumor.models.growth.killed_cells`). Their kills are
-spread over the step as the drug is, so that of K there is left at t₁
+Drugs, and a beam that is on, kill over a step [t₀, t₁] the cells K = ∫ k u dt
+(`hybridtumor.models.growth.killed_cells`). Their kills are spread over the step as k is, so that of K there is left
 
     K ∫ k(s) e^{−(t₁ − s)/τ_c} ds / ∫ k(s) ds
 
@@ -31,7 +31,7 @@ def clearance_rate(half_time: float) -> float:
 
 def leaves_damage(kill: KillSchedule, half_time: float) -> bool:
     """Tell whether there are damaged cells at all: something is given, and they are not cleared at once."""
-    return half_time > 0 and bool(kill.event_days or kill.drug_doses)
+    return half_time > 0 and bool(kill.fractions or len(kill.drug_terms))
 
 
 def killed_at_once(u: Array, log_kill: Array | float) -> Array:
@@ -39,29 +39,40 @@ def killed_at_once(u: Array, log_kill: Array | float) -> Array:
     return np.asarray(-u * np.expm1(-np.asarray(log_kill)))
 
 
-def share_left(kill: KillSchedule, start: float, stop: float, rate: float) -> float:
-    """Return the share of the cells killed by the drug in [start, stop] that is not cleared at `stop`, in (0, 1].
+def share_left(kill: KillSchedule, start: float, stop: float, rate: float) -> Array | float:
+    """Return the share of the cells killed by drug and beam in [start, stop] that is not cleared at `stop`, in (0, 1].
 
     Parameters
     ----------
     kill
-        The schedule; without drug in the interval the share is 1.
+        The schedule; where nothing is given in the interval the share is 1.
     start, stop
-        The step, days.
+        The step, days. A beam is on during all of it or not at all.
     rate
         1/τ_c, 1/day.
     """
-    given = [dose for dose in kill.drug_doses if dose[0] < stop]
-    if not given:
-        return 1.0
-    day, amount = np.asarray(given, np.float64).T
-    entry, clearance = np.maximum(start, day), kill.drug_clearance
-    span, wane = stop - entry, np.exp(-clearance * (entry - day))
-    killed = float(np.sum(amount * wane * span * _mean_decay(-clearance * span)))
-    # ∫ e^{−λ(s − t_j) − (t₁ − s)/τ} ds from entry to t₁, its larger end drawn out so that nothing overflows
-    z = (rate - clearance) * span
-    left = float(np.sum(amount * wane * span * np.exp(np.maximum(z, 0) - rate * span) * _mean_decay(-np.abs(z))))
-    return left / killed if killed > 0 else 1.0
+    by_drug, left = _drug_moments(kill.drug_terms, start, stop, rate)
+    beam = kill.beam_log_kill(start, stop)
+    killed = by_drug + beam
+    left = left + beam * _mean_decay(np.asarray(-rate * (stop - start)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(killed > 0, left / killed, 1.0)
+    return share if share.ndim else float(share)
+
+
+def _drug_moments(terms: Array, start: float, stop: float, rate: float) -> tuple[float, float]:
+    """Return ∫ k ds and ∫ k e^{−(t₁ − s)/τ} ds of the drugs over a step."""
+    given = terms[terms[:, 0] < stop]
+    if not len(given):
+        return 0.0, 0.0
+    day, amplitude, decay = given.T
+    entry = np.maximum(start, day)
+    span, wane = stop - entry, np.exp(-decay * (entry - day))
+    killed = float(np.sum(amplitude * wane * span * _mean_decay(-decay * span)))
+    # ∫ e^{−r(s − t_j) − (t₁ − s)/τ} ds from entry to t₁, its larger end drawn out so that nothing overflows
+    z = (rate - decay) * span
+    left = float(np.sum(amplitude * wane * span * np.exp(np.maximum(z, 0) - rate * span) * _mean_decay(-np.abs(z))))
+    return max(killed, 0.0), max(left, 0.0)
 
 
 def _mean_decay(z: Array) -> Array:

@@ -54,7 +54,7 @@ def diffusion_form(u: Any, v: Any, diffusivity: Any, fraction: Any) -> Any:
     return fraction * diffusivity * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx
 
 
-def logistic_flow(u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
+def logistic_flow(u: Array, rate: float | Array, duration: float, log_kill: float | Array = 0.0) -> Array:
     """Return the solution of u' = ρ u (1 − u) − (L/Δt) u after Δt, exactly.
 
     Parameters
@@ -66,7 +66,7 @@ def logistic_flow(u: Array, rate: float | Array, duration: float, log_kill: floa
     duration
         Δt, days.
     log_kill
-        L ≥ 0 over the step.
+        L ≥ 0 over the step, one for all or one per entry of `u`.
     """
     growth = rate * duration
     z = growth - log_kill
@@ -75,13 +75,13 @@ def logistic_flow(u: Array, rate: float | Array, duration: float, log_kill: floa
     return np.asarray(u * np.exp(np.minimum(z, 0)) / (np.exp(-np.clip(z, 0, STEEPEST)) + crowding))
 
 
-def gompertz_flow(u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
+def gompertz_flow(u: Array, rate: float | Array, duration: float, log_kill: float | Array = 0.0) -> Array:
     """Return the solution of u' = ρ u ln(1/u) − (L/Δt) u after Δt, exactly; arguments as for `logistic_flow`."""
     growth = rate * duration
     return np.asarray(u ** np.exp(-np.minimum(growth, STEEPEST)) * np.exp(-log_kill * _phi(-growth)))
 
 
-def exponential_flow(u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
+def exponential_flow(u: Array, rate: float | Array, duration: float, log_kill: float | Array = 0.0) -> Array:
     """Return the solution of u' = ρ u − (L/Δt) u after Δt, exactly; arguments as for `logistic_flow`.
 
     It may pass 1, and is infinite where it cannot be told any more.
@@ -94,12 +94,14 @@ FLOWS = {"logistic": logistic_flow, "gompertz": gompertz_flow, "exponential": ex
 """Closed-form flow of each growth law."""
 
 
-def reaction_flow(law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float = 0.0) -> Array:
+def reaction_flow(
+    law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float | Array = 0.0
+) -> Array:
     """Return the density after growth by `law` and kill; arguments as for `logistic_flow`."""
     return FLOWS[law](u, rate, duration, log_kill)
 
 
-def killed_cells(law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float) -> Array:
+def killed_cells(law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float | Array) -> Array:
     """Return K = (L/Δt) ∫ u dt, the density of the cells killed over a step; arguments as for `logistic_flow`.
 
     Exact for logistic and exponential growth, second order in Δt for Gompertz growth.

@@ -15,16 +15,17 @@ share: n by P1 interpolation and its adjoint mean, F, σ_vM and p, which are con
 the head's vertices first.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from hybridtumor.grid import BoolArray
 from hybridtumor.meshes.brain import BrainMesh
 from hybridtumor.meshes.domain import Domain
 from hybridtumor.meshes.head import HeadMesh
-from hybridtumor.meshes.transfer import GridTransfer
+from hybridtumor.meshes.transfer import GridTransfer, cell_means
 from hybridtumor.models.anisotropy import pulled_back
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters
 from hybridtumor.solvers.diffusion import Diffusion, assemble_diffusion
@@ -81,6 +82,16 @@ class MassEffect:
         on_head = head.transfer.to_mesh(transfer.to_grid(initial))
         return cls(Mechanics.prepare(head, parameters, on_head, comm), transfer)
 
+    def with_cavity(self, cavity: BoolArray | None) -> "MassEffect":
+        """Return the same head with CSF in a cavity on the patient's grid; itself without one."""
+        if cavity is None:
+            return self
+        head = self.mechanics.head
+        spacing = float(head.transfer.grid.voxel_size.min())
+        share = cell_means(head.mesh, head.transfer.grid, [cavity.astype(np.float32)], spacing=spacing)[0]
+        csf = np.maximum(head.csf, np.clip(share, 0, 1))
+        return replace(self, mechanics=replace(self.mechanics, head=replace(head, csf=csf)))
+
     def equilibrium(self, density: Array, start: Equilibrium | None = None) -> Equilibrium:
         """Return the head at rest under n = u + d at the vertices of the brain's mesh, (n,).
 
@@ -111,6 +122,8 @@ class TwoWay:
         Diffusivity of the tissue at rest in every cell: scalars, (m,), or tensors, (m, 3, 3), mm²/day.
     way
         Sparse (brain's vertices, head's vertices): values on the head around every vertex of the brain (`between`).
+    cavity
+        What surgery has taken out so far, on the patient's grid.
     """
 
     effect: MassEffect
@@ -119,6 +132,7 @@ class TwoWay:
     domain: Domain
     diffusion: Array
     way: sparse.csr_array
+    cavity: BoolArray | None = None
     state: Equilibrium | None = field(default=None, init=False)
     swelling: Array | None = field(default=None, init=False)
 
@@ -140,7 +154,8 @@ class TwoWay:
         """Return the medium from `day` on."""
         del day  # the tissue at rest knows no time
         visible = cells.living if cells.damaged is None else cells.living + cells.damaged
-        self.state = self.effect.equilibrium(self.domain.gather(visible), self.state)
+        effect = self.effect.with_cavity(self.cavity)
+        self.state = effect.equilibrium(self.domain.gather(visible), self.state)
         von_mises, pressure = self._on_brain(self.state.von_mises), self._on_brain(self.state.pressure)
         slower = np.exp(-self.parameters.diffusion_stress * von_mises[self.brain.mesh.cells].mean(1))
         operator, crowding = self._operator(slower)

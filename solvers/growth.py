@@ -7,8 +7,10 @@ Between two landing points a step of Δt is
 with R the closed-form flow of growth and drug kill (`hybridtumor.models.growth`) and D the exact, monotone
 diffusion (`hybridtumor.solvers.diffusion`). Both keep 0 ≤ u ≤ 1 and rise with u, so the step does; nothing is
 clipped. Exponential growth alone may leave [0, 1]: then the run stops. A fraction of radiation is an event on its day,
-u ← u e^{−L}; the density reported for that day is the one before it. Arms that take the same steps keep their order
-exactly: more kill never leaves more cells. Splitting after Strang (SIAM J. Numer. Anal. 1968).
+u ← u e^{−L}; the density reported for that day is the one before it. A fraction with a delivery time is a source term
+while the beam is on, part of R. A resection is an event too; what it takes out is not damaged but gone. Arms that take
+the same steps keep their order exactly: more kill never leaves more cells. Splitting after Strang (SIAM J. Numer. Anal.
+1968).
 
 Damaged cells d (`hybridtumor.models.damage`) are carried along and never act back: u is the same with and without
 them, bit for bit. Both R hand over the cells that the drug kills in them, an event the cells it kills at once.
@@ -192,12 +194,15 @@ def grow(
     record(cells, 0.0)
     step, taken, refused, reported = control.first, 0, 0, dict[float, Cells]()
     changes = () if coupling is None else coupling.days(last)
-    days = landing_points(report_days, (*kill.event_days, *changes)) if steps is None else tuple(steps)
+    days = landing_points(report_days, (*kill.landing_days, *changes)) if steps is None else tuple(steps)
     for start, stop in zip(days, (*days[1:], None), strict=True):
         if start in report_days:
             reported[start] = cells
         if stop is None:
             break
+        if (removed := kill.removal_log_kill(start)) is not None:
+            cells = _cut_out(cells, removed)
+            record(cells, start)
         if start in kill.event_days:
             cells = _struck(cells, kill.event_log_kill(start))
             record(cells, start)
@@ -251,13 +256,13 @@ def _react(
     law: GrowthLaw, rate: float | Array, kill: KillSchedule, clearance: float,
     cells: Cells, start: float, stop: float, duration: float,
 ) -> Cells:  # fmt: skip
-    """Return the cells after growth, drug kill and clearance (1/τ_c, 1/day) alone, over `duration` days."""
-    log_kill = kill.drug_log_kill(start, stop)
+    """Return the cells after growth, kill by drug and beam and clearance (1/τ_c, 1/day) alone, over `duration` days."""
+    log_kill = kill.drug_log_kill(start, stop) + kill.beam_log_kill(start, stop)
     living = reaction_flow(law, cells.living, rate, duration, log_kill)
     if cells.damaged is None:
         return Cells(living)
     damaged = cells.damaged * np.exp(-clearance * duration)
-    if log_kill > 0:
+    if np.any(log_kill):
         killed = killed_cells(law, cells.living, rate, duration, log_kill)
         damaged += killed * share_left(kill, start, stop, clearance)
     return Cells(living, damaged)
@@ -267,6 +272,13 @@ def _struck(cells: Cells, log_kill: Array) -> Cells:
     """Return the cells after an event."""
     living = surviving(cells.living, log_kill)
     return Cells(living, None if cells.damaged is None else cells.damaged + killed_at_once(cells.living, log_kill))
+
+
+def _cut_out(cells: Cells, log_kill: Array) -> Cells:
+    """Return the cells after a resection: living and damaged ones go alike."""
+    return Cells(
+        surviving(cells.living, log_kill), None if cells.damaged is None else surviving(cells.damaged, log_kill)
+    )
 
 
 def _crowded(cells: Cells, factor: Array | None) -> Cells:

@@ -48,6 +48,8 @@ def ball_patient(grid: Grid | None = None) -> Any:
     grid = ball_grid() if grid is None else grid
     tissue = ball_tissue(grid)
     return SimpleNamespace(
+        oxygen=None,
+        radiosensitivity=None,
         id="ball", grid=grid, tissue=tissue, density=ball_density(grid, tissue), diffusion_tensor=None
     )
 

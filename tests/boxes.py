@@ -10,7 +10,7 @@ from hybridtumor.parameters import GrowthParameters
 from hybridtumor.solvers.diffusion import Diffusion, assemble_diffusion
 from hybridtumor.solvers.petsc import MPI
 
-NO_KILL = KillSchedule((), (), (), 0.0, 1.0)
+NO_KILL = KillSchedule()
 
 
 def lumped_volume(mesh: TetMesh) -> NDArray[np.float64]:
@@ -40,3 +40,15 @@ def parameters(diffusion: float = 1.0, rate: float = 1.0, law: str = "logistic")
         proliferation=f"{rate} 1/day",
         law=law,
     )
+
+
+def kill_of(
+    days: tuple[float, ...] = (),
+    fields: tuple[np.ndarray, ...] = (),
+    doses: tuple[tuple[float, float], ...] = (),
+    peak_rate: float = 0.0,
+    clearance: float = 1.0,
+) -> KillSchedule:
+    """Events of given log-kills, and a drug in doses of mg/m² that kills at `peak_rate` after 75 of them."""
+    terms = np.array([(day, peak_rate * amount / 75, clearance) for day, amount in doses]).reshape(-1, 3)
+    return KillSchedule.of_events(days, fields, terms)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ball_brain import ball_dose, ball_patient
-from boxes import NO_KILL, box, parameters
+from boxes import NO_KILL, box, kill_of, parameters
 from figures import Figure
 from scipy.integrate import quad, solve_ivp
 from test_rundir import same_files
@@ -41,11 +41,11 @@ def stupp(points: np.ndarray, log_kill: float = 0.08) -> KillSchedule:
     """Thirty fractions, strongest at one end of the box, and temozolomide daily and in two cycles."""
     field = log_kill * np.exp(-points[:, 0] / 10)
     daily = tuple((float(day), 75.0) for day in range(5, 47))
-    return KillSchedule(WEEKDAYS, (field,) * 30, daily + ADJUVANT, 0.15, 9.2419624)
+    return kill_of(WEEKDAYS, (field,) * 30, daily + ADJUVANT, 0.15, 9.2419624)
 
 
 def drug(clearance: float, peak_rate: float, doses: tuple[tuple[float, float], ...]) -> KillSchedule:
-    return KillSchedule((), (), doses, peak_rate, clearance)
+    return kill_of((), (), doses, peak_rate, clearance)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def tumour(block: tuple[Diffusion, np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("half_time", [20.0, 0.5, 0.075, 1e-3])
 def test_share_left_is_the_integral(start: float, stop: float, half_time: float, figure: Figure) -> None:
     kill = drug(9.2419624 if half_time != 0.5 else np.log(2) / 0.5, 0.15, ((0.0, 75.0), (1.0, 150.0), (59.9, 75.0)))
-    rate, clearance = clearance_rate(half_time), kill.drug_clearance
+    rate, clearance = clearance_rate(half_time), kill.drug_terms[0, 2]
 
     def moment(left: bool) -> float:
         return sum(
@@ -72,7 +72,7 @@ def test_share_left_is_the_integral(start: float, stop: float, half_time: float,
                 max(start, day), stop, epsabs=0, epsrel=1e-10, limit=2000,
                 points=np.clip([day + 0.2, day + 1, stop - 1 / rate, stop - 1e-2], max(start, day), stop),
             )[0]
-            for day, amount in kill.drug_doses if day < stop
+            for day, amount, _ in kill.drug_terms if day < stop
         )  # fmt: skip
 
     assert share_left(kill, start, stop, rate) == pytest.approx(moment(left=True) / moment(left=False), rel=1e-6)
@@ -136,8 +136,7 @@ def uniform(law: str, kill: KillSchedule, half_time: float, last: float) -> tupl
     slope = {"logistic": lambda u: u * (1 - u), "gompertz": lambda u: -u * np.log(u), "exponential": lambda u: u}[law]
 
     def k(t: float) -> float:
-        given = [(day, amount) for day, amount in kill.drug_doses if day <= t]
-        return kill.drug_peak_rate * sum(m / 75 * np.exp(-kill.drug_clearance * (t - day)) for day, m in given)
+        return sum(peak * np.exp(-decay * (t - day)) for day, peak, decay in kill.drug_terms if day <= t)
 
     def rhs(t: float, y: np.ndarray) -> list[float]:
         return [0.05 * slope(y[0]) - k(t) * y[0], k(t) * y[0] - rate * y[1]]
@@ -188,7 +187,7 @@ def test_long_steps_do_not_misplace_a_short_drug(law: str) -> None:
 def test_damage_by_fractions_is_exact_wherever_steps_fall(
     block: tuple[Diffusion, np.ndarray], tumour: np.ndarray, reports: tuple[float, ...], figure: Figure
 ) -> None:
-    kill = KillSchedule(WEEKDAYS, (np.array(0.05),) * 30, (), 0.0, 1.0)
+    kill = kill_of(WEEKDAYS, (np.array(0.05),) * 30, (), 0.0, 1.0)
     end = grow(block[0], parameters(0.13, 0.0), kill, tumour, reports, CONTROL, clearance_half_time=20.0)
     days = np.array(WEEKDAYS)
     left = np.sum(np.exp(-0.05 * np.arange(30)) * -np.expm1(-0.05) * 0.5 ** ((50 - days) / 20))
@@ -198,7 +197,7 @@ def test_damage_by_fractions_is_exact_wherever_steps_fall(
 
 def test_what_is_imaged_shrinks_over_weeks_not_at_once(block: tuple[Diffusion, np.ndarray], tumour: np.ndarray) -> None:
     """One fraction kills half of the cells on day 10; a half of those is left 15 days later, a quarter after 30."""
-    kill = KillSchedule((10.0,), (np.log(2) * np.ones(len(tumour)),), (), 0.0, 1.0)
+    kill = kill_of((10.0,), (np.log(2) * np.ones(len(tumour)),), (), 0.0, 1.0)
     end = grow(block[0], parameters(0.13, 0.0), kill, tumour, (0, 10, 25, 40), CONTROL, clearance_half_time=15.0)
     imaged = end.burden_curve[:, 1] + end.damaged_curve[:, 1]
     start = imaged[0]

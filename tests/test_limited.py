@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boxes import NO_KILL, lumped_volume, operators, parameters
+from boxes import NO_KILL, kill_of, lumped_volume, operators, parameters
 from figures import Figure
 from scipy.spatial.transform import Rotation
 
@@ -19,7 +19,6 @@ from hybridtumor.meshes.lattice import TetMesh, graded_lattice, uniform_lattice
 from hybridtumor.meshes.quality import dihedral_angles
 from hybridtumor.meshes.transfer import GridTransfer, cell_means
 from hybridtumor.models.anisotropy import tissue_tensor
-from hybridtumor.models.cell_kill import KillSchedule
 from hybridtumor.solvers.growth import grow
 from hybridtumor.solvers.limited import LimitedDiffusion, assemble_limited
 from hybridtumor.solvers.petsc import MPI
@@ -176,7 +175,7 @@ def test_the_axes_of_the_world_cannot_be_seen(axis: str, figure: Figure) -> None
 def test_growth_runs_on_it(block: LimitedDiffusion, rough: Array) -> None:
     """Bounds hold over a year of growth and kill; Gompertz growth of a negative density would not be a number."""
     days = tuple(range(5, 15))
-    kill = KillSchedule(days, tuple(np.array(0.3) for _ in days), ((2.0, 75.0),), 0.15, 9.24)
+    kill = kill_of(days, tuple(np.array(0.3) for _ in days), ((2.0, 75.0),), 0.15, 9.24)
     for law in ("logistic", "gompertz"):
         for schedule in (NO_KILL, kill):
             end = grow(block, parameters(0.13, 0.2, law), schedule, rough, (0, 40), CONTROL)  # type: ignore[arg-type]

@@ -11,18 +11,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from boxes import lumped_volume, parameters
+from boxes import kill_of, lumped_volume, parameters
 from figures import Figure
 
 from hybridtumor.meshes.domain import distribute
 from hybridtumor.meshes.lattice import uniform_lattice
-from hybridtumor.models.cell_kill import KillSchedule
 from hybridtumor.solvers.diffusion import Diffusion, assemble_diffusion
 from hybridtumor.solvers.growth import strang_step
 from hybridtumor.solvers.petsc import MPI
 
 RATE, END = 0.8, 1.0
-DRUG = KillSchedule((), (), ((0.0, 75.0),), 0.5, 1.5)
+DRUG = kill_of((), (), ((0.0, 75.0),), 0.5, 1.5)
 """k(t) = 0.5 e^{−1.5 t}."""
 
 

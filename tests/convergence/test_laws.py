@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from boxes import NO_KILL, box, parameters
+from boxes import NO_KILL, box, kill_of, parameters
 from figures import Figure
 
 from hybridtumor.errors import ConvergenceError
@@ -31,7 +31,7 @@ def radiation(
     count: int, log_kill: float, first: float = 5.0, drug: tuple[tuple[float, float], ...] = ()
 ) -> KillSchedule:
     days = tuple(first + i for i in range(count))
-    return KillSchedule(days, tuple(np.array(log_kill) for _ in days), drug, 0.15, 9.24)
+    return kill_of(days, tuple(np.array(log_kill) for _ in days), drug, 0.15, 9.24)
 
 
 @pytest.mark.law("growth", "Diffusion of zeros and ones drawn at random keeps [0, 1] and the burden, up to 10 000 days")
@@ -122,7 +122,7 @@ def test_more_dose_never_means_more_cells(block: tuple[Diffusion, np.ndarray], l
     arms = []
     for dose in (0.0, 0.5, 1.0, 2.0, 2.5):
         one = 0.035 * dose * field + 0.0035 * (dose * field) ** 2
-        kill = KillSchedule(tuple(range(5, 25)), (one,) * 20, (), 0.0, 1.0) if dose else NO_KILL
+        kill = kill_of(tuple(range(5, 25)), (one,) * 20, (), 0.0, 1.0) if dose else NO_KILL
         arms.append(grow(diffusion, parameters(0.13, 0.05, law), kill, initial, days, CONTROL))
     for less, more in pairwise(arms):
         figure("gained", max((more.density[day] - less.density[day]).max() for day in days), at_most=1e-9)
