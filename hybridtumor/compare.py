@@ -9,7 +9,7 @@ because it is what a treatment is compared with.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ import numpy as np
 from hybridtumor import mesh_file
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
-from hybridtumor.manifest import Manifest, input_hashes, sha256_of
+from hybridtumor.manifest import Manifest, hash_of, input_hashes
 from hybridtumor.mesh_size import CELL_SIZE, require_size
+from hybridtumor.models.oxygen import local_response
 from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.prepare import load_patient
@@ -31,7 +32,7 @@ from hybridtumor.simulate import GrowthSimulation, require_tumour
 from hybridtumor.solvers.petsc import MPI, on_root
 from hybridtumor.summary import arm_figures, mesh_figures
 from hybridtumor.therapy import TherapyPlan
-from hybridtumor.treatments import PATIENTS_DOSE, Treatment
+from hybridtumor.treatments import Treatment
 
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, in [0, 1]."""
@@ -123,20 +124,16 @@ def with_reference(scenario: Scenario) -> Scenario:
 def describe(scenario: Scenario, cell_size: str, ranks: int = 1) -> Manifest:
     """Return the manifest of a run that has not begun: input files by name and hash, seeds, versions."""
     inputs = {} if scenario.patient == EMBEDDED_PATIENT else input_hashes(scenario.patient)
-    doses = {}
-    for place, path in _dose_files(scenario).items():
-        if not path.is_file():
-            raise InputError(f"{path}: expected a dose file (NIfTI), found none.")
-        doses[f"dose of {place}: {path.name}"] = sha256_of(path)
+    files = {f"file of {arm}, treatment {k + 1}": hash_of(path) for (arm, k), path in _files(scenario).items()}
     content = _portable(scenario, {}).model_dump(mode="json", exclude={"refine"}) | {
         "patient": Path(scenario.patient).name,
         "cell_size": cell_size,
-        "doses": doses,
+        "files": files,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Manifest(
         digest,
-        inputs | doses,
+        inputs | files,
         patient=Path(scenario.patient).name,
         horizon_days=scenario.horizon,
         seeds={"refine": scenario.refine.seed},
@@ -180,12 +177,9 @@ def _save_inputs(
         patient.save(folder.patient_path)
         for name, plan in plans.items():
             folder.save_plan(name, plan)
-        doses = {
-            (name, number): f"plans/{name}_course{number}.nii.gz"
-            for name, plan in plans.items()
-            for number in range(1, len(plan.courses) + 1)
-        }
-        _portable(scenario, doses).model_copy(update={"patient": "patient"}).save(folder.scenario_path)
+        for note in scenario.notes(plans):
+            folder.warn(note)
+        _portable(scenario, _copies(scenario)).model_copy(update={"patient": "patient"}).save(folder.scenario_path)
         exact = np.array_equal(patient.grid.affine, patient.grid.affine.astype(np.float32))
         return patient if exact else folder.load_patient()
 
@@ -218,6 +212,7 @@ def _simulate(
             tensor=patient.diffusion_tensor,
             cell_size=cell_size,
         )
+        local = local_response(patient, scenario.response)
         steps = simulation.shared_steps(plans.values(), scenario.report_days)
     tell("mesh", 1.0)
     for name in todo:
@@ -227,6 +222,7 @@ def _simulate(
                 plans[name],
                 scenario.report_days,
                 scenario.response,
+                local=local,
                 steps=steps,
                 progress=_most_of(tell, stage),
             )
@@ -261,31 +257,44 @@ def _finish(folder: RunFolder, patient: Patient, *, images: bool, tell: Progress
     write_report(folder, patient, progress=partial(tell, "report"))
 
 
-def _dose_files(scenario: Scenario) -> dict[str, Path]:
-    """Return the dose files that the arms name, by arm and number of the course."""
+def _files(scenario: Scenario) -> dict[tuple[str, int], Path]:
+    """Return the files that the arms name, of doses and cavities, by arm and number of the treatment."""
     return {
-        f"{arm}, course {number}": Path(str(course.dose))
+        (arm, number): Path(treatment.file)
         for arm, treatments in scenario.arms.items()
-        for number, course in enumerate((t.radiation for t in treatments if t.radiation is not None), start=1)
-        if course.dose not in (None, PATIENTS_DOSE)
+        for number, treatment in enumerate(treatments)
+        if treatment.file is not None
     }
 
 
-def _portable(scenario: Scenario, doses: dict[tuple[str, int], str]) -> Scenario:
-    """Return the scenario with every dose file replaced by the run's own copy, or by its bare name without one."""
+def _copies(scenario: Scenario) -> dict[tuple[str, int], str]:
+    """Return where the run folder keeps its copies of these files, on the patient's grid (`plan_file`)."""
+    copies = {}
+    for arm, treatments in scenario.arms.items():
+        courses = cavities = 0
+        for number, treatment in enumerate(treatments):
+            courses += 0 if treatment.radiation is None else treatment.radiation.phases
+            cavities += treatment.resection is not None
+            if treatment.file is not None:
+                kind = f"course{courses}" if treatment.radiation is not None else f"cavity{cavities}"
+                copies[arm, number] = f"plans/{arm}_{kind}.nii.gz"
+    return copies
 
-    def moved(arm: str, treatments: tuple[Treatment, ...]) -> tuple[Treatment, ...]:
-        result, number = [], 0
-        for treatment in treatments:
-            course = treatment.radiation
-            number += course is not None
-            if course is not None and course.dose not in (None, PATIENTS_DOSE):
-                copy = doses.get((arm, number))
-                change = {"dose": Path(str(course.dose)).name} if copy is None else {"dose": copy, "dose_unit": "Gy"}
-                treatment = Treatment(radiation=course.model_copy(update=change))
-            result.append(treatment)
-        return tuple(result)
+
+def _portable(scenario: Scenario, copies: Mapping[tuple[str, int], str]) -> Scenario:
+    """Return the scenario with every file replaced by the run's own copy, or by nothing that names it without one."""
+
+    def moved(arm: str, number: int, treatment: Treatment) -> Treatment:
+        if treatment.file is None:
+            return treatment
+        copy = copies.get((arm, number))
+        return treatment.with_file("a file") if copy is None else treatment.with_copy(copy)
 
     return scenario.model_copy(
-        update={"arms": {name: moved(name, treatments) for name, treatments in scenario.arms.items()}}
+        update={
+            "arms": {
+                name: tuple(moved(name, number, treatment) for number, treatment in enumerate(treatments))
+                for name, treatments in scenario.arms.items()
+            }
+        }
     )

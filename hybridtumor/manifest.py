@@ -104,6 +104,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the hashes of all files of a folder, whatever they are called.
+
+    Raises
+    ------
+    InputError
+        There is neither.
+    """
+    if path.is_file():
+        return sha256_of(path)
+    if path.is_dir():
+        parts = sorted(sha256_of(part) for part in path.rglob("*") if part.is_file())
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+    raise InputError(f"{path}: expected a file (or a folder of DICOM files), found none.")
+
+
 def input_hashes(reference: str | Path) -> dict[str, str]:
     """Return name to SHA-256 of the NIfTI and YAML files of a patient folder; nothing for an embedded patient."""
     folder = Path(reference)

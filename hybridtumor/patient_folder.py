@@ -34,6 +34,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from hybridtumor import units
+from hybridtumor.bids import is_bids_subject, load_bids
 from hybridtumor.brats import is_brats_folder, load_brats
 from hybridtumor.diffusion_tensor import Axes, DiffusionTensor, Order
 from hybridtumor.errors import InputError
@@ -122,14 +123,24 @@ def load(folder: Path | str) -> Patient:
     if not (folder / FILE_NAME).is_file():
         if is_brats_folder(folder):
             return load_brats(folder)
-        raise InputError(f"{folder}: expected a patient folder with {FILE_NAME}, or a BraTS folder; it is neither.")
+        if is_bids_subject(folder):
+            return load_bids(folder, _build)
+        raise InputError(
+            f"{folder}: expected a patient folder with {FILE_NAME}, a BraTS folder or a BIDS subject (sub-…); it is"
+            " neither."
+        )
+    return _build(folder, folder / FILE_NAME, load_yaml(folder / FILE_NAME))
+
+
+def _build(folder: Path, source: Path, contents: object) -> Patient:
+    """Build the patient that the contents of a patient.yaml describe; `source` is what messages call them."""
     try:
-        file = _PatientFile.model_validate(load_yaml(folder / FILE_NAME))
+        file = _PatientFile.model_validate(contents)
     except ValidationError as error:
-        raise InputError(f"{folder / FILE_NAME}: {_explain(error)}") from error
-    days = _days(folder / FILE_NAME, file.visits)
+        raise InputError(f"{source}: {_explain(error)}") from error
+    days = _days(source, file.visits)
     if not file.visits[0].scans:
-        raise InputError(f"{folder / FILE_NAME}: expected at least one scan on day 0.")
+        raise InputError(f"{source}: expected at least one scan on day 0.")
     first = file.visits[0].scans
     reader = _Reader.of(folder, first[min(first, key=SCAN_NAMES.index)])
     visits = tuple(reader.visit(day, entry) for day, entry in zip(days, file.visits, strict=True))

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from hybridtumor.atlas import Atlas, mni152
 from hybridtumor.baseline import Baseline, read_baseline
-from hybridtumor.dose_planning import clinical_target, conformal_dose
+from hybridtumor.dose_planning import dose_around
 from hybridtumor.forecast import Forecast
 from hybridtumor.models import mr_signal
 from hybridtumor.models.conditioning import TherapyState
@@ -29,6 +29,7 @@ from hybridtumor.parameters import GrowthParameters, ImagingThresholds, Treatmen
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.scan import LABELS, MODALITIES, LabelMap, Scan
 from hybridtumor.simulate import GrowthSimulation
+from hybridtumor.targets import TumourMasks, clinical_targets
 from hybridtumor.teacher import PhantomPair
 from hybridtumor.therapy import UNTREATED, Chemotherapy, Fractionation, TherapyPlan
 from hybridtumor.tissue import TissueMap
@@ -195,7 +196,8 @@ def _patient(
 def _plan(rng: np.random.Generator, gross: NDArray[np.bool_], tissue: TissueMap, age: float) -> TherapyPlan:
     """Return a random course that starts soon after `age`."""
     fractions, start = int(rng.choice([5, 15, 30])), age + float(rng.integers(3, 15))
-    dose = conformal_dose(clinical_target("estro-eano-2023", gross, tissue), tissue, float(rng.uniform(20, 65)))
+    ((_, target),) = clinical_targets("estro-eano-2023", TumourMasks(gross), tissue)
+    dose = dose_around(target, tissue, float(rng.uniform(20, 65)))
     radiation = Fractionation(dose, fractions, start)
     if rng.random() < 0.5:
         return TherapyPlan.of(radiation)

@@ -1,12 +1,14 @@
-"""A therapy plan on disk: one JSON file for what was given when, one NIfTI file per dose map, in Gy."""
+"""A therapy plan on disk: one JSON file for what was given when, a NIfTI file per dose map (Gy) and per cavity."""
 
 import json
 from pathlib import Path
 
+import numpy as np
+
 from hybridtumor.errors import InputError
-from hybridtumor.grid import Grid
+from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.scan import SYNTHETIC_NOTICE, Scan, write_bytes, write_nifti
-from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, TherapyPlan
+from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, Resection, TherapyPlan
 
 DOSE_SIDECAR = {"quantity": "absorbed dose, total of the course", "unit": "Gy", "notice": SYNTHETIC_NOTICE}
 
@@ -30,10 +32,23 @@ def save_plan(plan: TherapyPlan, path: Path) -> None:
                 "first_day": course.first_day,
                 "days": None if course.days is None else list(course.days),
                 "prescription_Gy": course.prescription,
+                "delivery_time_days": course.delivery_time,
             }
         )
     drugs = [{"drug": drug.drug, "doses_day_mg_per_m2": [list(dose) for dose in drug.doses]} for drug in plan.drugs]
-    write_bytes(path, (json.dumps({"courses": courses, "drugs": drugs}, indent=2) + "\n").encode())
+    resections = []
+    for number, cut in enumerate(plan.resections, start=1):
+        name = f"{path.stem}_cavity{number}.nii.gz"
+        write_nifti(
+            path.with_name(name),
+            cut.cavity.astype(np.uint8),
+            cut.grid,
+            description=SYNTHETIC_NOTICE,
+            sidecar={"quantity": "cavity of a resection", "notice": SYNTHETIC_NOTICE},
+        )
+        resections.append({"cavity": name, "day": cut.day, "residual": cut.residual})
+    content = {"courses": courses, "drugs": drugs, "resections": resections}
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def load_plan(path: Path, grid: Grid) -> TherapyPlan:
@@ -46,7 +61,7 @@ def load_plan(path: Path, grid: Grid) -> TherapyPlan:
     """
     try:
         content = json.loads(path.read_text())
-        courses, drugs = content["courses"], content["drugs"]
+        courses, drugs, resections = content["courses"], content["drugs"], content["resections"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: expected the plan of an arm, got a file that is none ({error}).") from error
     return TherapyPlan(
@@ -57,6 +72,7 @@ def load_plan(path: Path, grid: Grid) -> TherapyPlan:
                 first_day=course["first_day"],
                 days=None if course["days"] is None else tuple(course["days"]),
                 prescription=course["prescription_Gy"],
+                delivery_time=course["delivery_time_days"],
             )
             for course in courses
         ),
@@ -64,7 +80,17 @@ def load_plan(path: Path, grid: Grid) -> TherapyPlan:
             Chemotherapy(tuple((day, dose) for day, dose in drug["doses_day_mg_per_m2"]), drug["drug"])
             for drug in drugs
         ),
+        tuple(
+            Resection(_mask(path.with_name(cut["cavity"]), grid), grid, cut["day"], cut["residual"])
+            for cut in resections
+        ),
     )
+
+
+def _mask(path: Path, grid: Grid) -> BoolArray:
+    scan = Scan.load(path)
+    grid.require_same(scan.grid, str(path))
+    return np.asarray(scan.values > 0)
 
 
 def _dose(path: Path, grid: Grid) -> DoseMap:

@@ -1,13 +1,21 @@
 """The dose of a patient in one line: recipe of the target, and a conformal dose around it."""
 
-from hybridtumor import dose_planning, units
+import numpy as np
+
+from hybridtumor import units
+from hybridtumor.dose_planning import summed_relative_dose
 from hybridtumor.errors import InputError
 from hybridtumor.patient import Patient
+from hybridtumor.targets import clinical_targets
 from hybridtumor.therapy import DoseMap
 
 
 def conformal_dose(patient: Patient, prescription: str, *, target: str = "estro-eano-2023") -> DoseMap:
     """Return a synthetic conformal dose around the tumour of day 0.
+
+    Of a recipe with phases, such as ``rtog``, it is the sum of all phases: the prescription where all of them overlap,
+    and the total dose everywhere. Given in equal fractions it differs from the phases in the dose per fraction
+    outside the last target; a scenario gives every phase its own fractions.
 
     Parameters
     ----------
@@ -16,7 +24,7 @@ def conformal_dose(patient: Patient, prescription: str, *, target: str = "estro-
     prescription
         Total dose with its unit, such as ``"60 Gy"``.
     target
-        Recipe of the clinical target, a key of `hybridtumor.dose_planning.TARGET_MARGINS`.
+        Recipe of the clinical target, a key of `hybridtumor.targets.RECIPES`.
 
     Raises
     ------
@@ -27,6 +35,6 @@ def conformal_dose(patient: Patient, prescription: str, *, target: str = "estro-
         raise InputError(
             f"patient {patient.id}: expected tissue fractions, got none. Prepare it with load_patient first."
         )
-    volume = dose_planning.clinical_target(target, dose_planning.gross_tumour(patient), patient.tissue)
+    shape = summed_relative_dose(clinical_targets(target, patient, patient.tissue), patient.tissue)
     dose = units.magnitude(prescription, "Gy", name="prescription")
-    return dose_planning.conformal_dose(volume, patient.tissue, dose)
+    return DoseMap((dose * shape).astype(np.float32), patient.grid)

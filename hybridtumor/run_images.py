@@ -47,7 +47,7 @@ def add_images(folder: RunFolder, patient: Patient, *, progress: Progress | None
     if todo:
         samples, seed = folder.manifest.samples, folder.manifest.seeds["refine"]
         plans = {arm: folder.load_plan(arm, patient.grid).active for arm in folder.arms()}
-        reference = next((arm for arm, plan in plans.items() if not plan.courses and not plan.drugs), None)
+        reference = next((arm for arm, plan in plans.items() if plan.gives_nothing), None)
         if reference is None:
             raise InputError(f"{folder.root}: expected an arm without treatment to compare with, found none.")
         tell(f"refine {todo[0]}", 0.0)

@@ -1,10 +1,11 @@
 """Scenario: the file that states one patient, one biology and the arms to compare.
 
-Quantities carry units, plain numbers are days since the baseline scan or counts, and unknown keys are refused.
+Quantities carry units, plain numbers are days since the baseline scan or counts, and unknown keys are refused. A grid
+of arms and dates are written out before the rest is read (`hybridtumor.arms`).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -24,13 +25,20 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from hybridtumor import units
+from hybridtumor.arms import GRID, expanded, in_days
 from hybridtumor.errors import InputError
-from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
+from hybridtumor.parameters import DrugResponse, GrowthParameters, MechanicalParameters, TreatmentResponse
 from hybridtumor.patient import Patient
+from hybridtumor.plan_builder import PlanBuilder
+from hybridtumor.radiation_entry import Boost, Day, Pause, Radiation, Schedule, SetUpError
 from hybridtumor.scan import write_bytes
+from hybridtumor.schedule import WEEK
 from hybridtumor.therapy import TherapyPlan
-from hybridtumor.treatments import Day, PlanBuilder, Radiation, TemozolomideCourse, Treatment
+from hybridtumor.treatments import DrugCourse, Surgery, Treatment
 from hybridtumor.yaml_file import load_yaml
+
+CLOSE = 0.5
+"""days. Between fractions closer than this, repair of sublethal damage is not complete."""
 
 EMBEDDED_PATIENT = "mni152"
 """Patient reference that names the embedded brain and not a folder."""
@@ -38,7 +46,9 @@ EMBEDDED_PATIENT = "mni152"
 SHORTEST_INTERVAL = 0.01
 """days. File names tell no closer report days apart."""
 
-ArmName = Annotated[str, Field(pattern=r"^[_A-Za-z0-9][-_A-Za-z0-9]{0,63}$")]
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+ArmName = Annotated[str, Field(pattern=r"^[_A-Za-z0-9][-_.A-Za-z0-9]{0,63}$")]
 """Name of an arm; it becomes the name of a folder."""
 
 
@@ -68,6 +78,9 @@ class Scenario(BaseModel):
         1.
     patient
         ``mni152`` (the embedded brain), a patient folder or a BraTS folder. `load` makes a folder absolute.
+    baseline_weekday
+        Weekday of the baseline scan: fractions then keep off real weekends. Without it every course starts on a Monday.
+        A file gives it, or ``baseline_date``, which also lets days be dates.
     horizon
         How far to look ahead, days.
     report_days
@@ -87,6 +100,7 @@ class Scenario(BaseModel):
 
     schema_version: Literal[1]
     patient: Annotated[str, Field(min_length=1)]
+    baseline_weekday: Weekday | None = None
     horizon: units.Time
     report_days: tuple[Day, ...]
     growth: GrowthParameters = GrowthParameters()
@@ -122,6 +136,8 @@ class Scenario(BaseModel):
             )
         for name, treatments in self.arms.items():
             for treatment in treatments:
+                if treatment.chemotherapy is not None:
+                    self.response.drug(treatment.chemotherapy.drug)
                 if treatment.first_day >= self.horizon:
                     raise InputError(
                         f"arms.{name}: expected treatments that start before the horizon of {self.horizon:g} days, got"
@@ -158,6 +174,10 @@ class Scenario(BaseModel):
         InputError
             As `load`.
         """
+        try:
+            content = in_days(expanded(content))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
         scenario = _validated(cls, content, name)
         root = Path(folder)
         patient = scenario.patient
@@ -175,6 +195,15 @@ class Scenario(BaseModel):
         """Write `to_yaml`, whole or not at all."""
         write_bytes(Path(path), self.to_yaml().encode())
 
+    @property
+    def weekday(self) -> int | None:
+        """Weekday of day 0, 0 for Monday; None: it is not known."""
+        return None if self.baseline_weekday is None else WEEK.index(self.baseline_weekday)
+
+    def notes(self, plans: Mapping[str, TherapyPlan]) -> list[str]:
+        """Return what whoever reads the results has to know about what the arms give."""
+        return [note for name, plan in plans.items() for note in _notes(name, plan, self.horizon, self.response)]
+
     def plans(self, patient: Patient) -> dict[str, TherapyPlan]:
         """Return the plan of every arm on a patient; targets and doses derive from day 0 and are shared between arms.
 
@@ -183,7 +212,7 @@ class Scenario(BaseModel):
         InputError
             An arm cannot be planned on this patient.
         """
-        builder, plans = PlanBuilder(patient), {}
+        builder, plans = PlanBuilder(patient, self.weekday), {}
         for name, treatments in self.arms.items():
             try:
                 plans[name] = builder.plan(treatments)
@@ -215,9 +244,31 @@ class Plan(RootModel[tuple[Treatment, ...]]):
         return PlanBuilder(patient).plan(self.root)
 
 
+def _notes(arm: str, plan: TherapyPlan, horizon: float, response: TreatmentResponse) -> list[str]:
+    days = sorted(day for course in plan.active.courses for day in course.fraction_days)
+    late = sum(day >= horizon for day in days)
+    notes = []
+    if late:
+        notes.append(
+            f"arm {arm}: {late} of {len(days)} fractions fall on or after the horizon of {horizon:g} days and are not"
+            " simulated; the dose figures count them."
+        )
+    if response.repair_half_time == 0 and any(later - earlier < CLOSE for earlier, later in pairwise(days)):
+        notes.append(
+            f"arm {arm}: fractions less than {24 * CLOSE:g} h apart, and repair counts as complete between them."
+            " State response.repair_half_time."
+        )
+    return notes
+
+
 def json_schema() -> str:
     """Return the JSON schema of the scenario file, as docs/scenario.schema.json holds it."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Scenario.model_json_schema()}
+    schema["properties"]["baseline_date"] = {"type": "string", "format": "date", "description": "lets days be dates"}
+    arms = schema["properties"]["arms"]
+    (pattern,) = arms["patternProperties"]
+    arms["patternProperties"] = {pattern.replace("^", f"^(?!{GRID}$)", 1): arms["patternProperties"][pattern]}
+    arms["properties"] = {GRID: {"type": ["object", "array"], "description": "a radiation course; lists run"}}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -271,8 +322,14 @@ def _known_keys() -> list[str]:
         GrowthParameters,
         TreatmentResponse,
         MechanicalParameters,
+        DrugResponse,
         Treatment,
         Radiation,
-        TemozolomideCourse,
+        Schedule,
+        Pause,
+        Boost,
+        SetUpError,
+        DrugCourse,
+        Surgery,
     )
     return sorted({key for model in models for key in model.model_fields})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pint
@@ -267,7 +268,7 @@ class GrowthSimulation:
         sensitivity = TreatmentResponse() if response is None else response
         transfer, seconds = self.brain.transfer, dict(self.seconds)
 
-        def at_nodes(values: NDArray[np.float32]) -> NDArray[np.float64]:
+        def at_nodes(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
             return self.domain.local(transfer.to_mesh(values))
 
         with _timed(seconds, "transfer"):

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from hybridtumor.errors import InputError
 
 __all__ = [
-    "Diffusivity", "Dose", "DrugDose", "InverseDose", "InversePressure", "Length", "Pressure", "Rate", "Time",
+    "Angle", "Diffusivity", "Dose", "DrugDose", "InverseDose", "InversePressure", "Length", "Pressure", "Rate", "Time",
     "format_quantity", "magnitude", "registry",
 ]  # fmt: skip
 
@@ -117,6 +117,7 @@ Diffusivity = _quantity_in("mm^2/day")
 Rate = _quantity_in("1/day")
 Time = _quantity_in("day")
 Length = _quantity_in("mm")
+Angle = _quantity_in("degree")
 Dose = _quantity_in("Gy")
 InverseDose = _quantity_in("1/Gy")
 DrugDose = _quantity_in("mg/m^2")

@@ -29,7 +29,7 @@ from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.therapy import Fractionation, Resection, TherapyPlan
 
 Array = NDArray[np.float64]
-Sampler = Callable[[NDArray[np.float32]], NDArray[Any]]
+Sampler = Callable[[NDArray[np.floating[Any]]], NDArray[Any]]
 """Maps an array on the patient's grid to its values at the points."""
 
 LEAST_RESIDUAL = 1e-9
@@ -231,7 +231,7 @@ def radiation_bed(plan: TherapyPlan, alpha_beta: float, *, repair_half_time: flo
 
 def _terms(course: Fractionation, response: TreatmentResponse, sample: Sampler, local: LocalResponse) -> FractionTerms:
     """Return the terms of one fraction of a course at the points of `sample`."""
-    dose = course.dose.values if local.oer is None else course.dose.values / local.oer
+    dose = course.dose.values if local.oer is None else np.divide(course.dose.values, local.oer, dtype=np.float64)
     factor = 1.0 if local.factor is None else np.asarray(sample(local.factor), np.float64)
     per_fraction = np.asarray(sample(dose), np.float64) / course.fractions
     return radiation.fraction_terms(per_fraction, response.alpha, response.alpha_beta, response.transition_dose, factor)
@@ -273,8 +273,9 @@ def _removal(cut: Resection, sample: Sampler) -> Array:
 
 def _overlap(fraction: Fraction, start: float, end: float) -> float:
     """Return the share of a fraction's delivery that lies in [start, end]."""
-    inside = min(end, fraction.start + fraction.duration) - max(start, fraction.start)
-    return max(0.0, inside / fraction.duration)
+    finish = fraction.start + fraction.duration
+    inside = min(end, finish) - max(start, fraction.start)
+    return max(0.0, inside / (finish - fraction.start))  # all of it is exactly 1
 
 
 def _frozen(values: Any) -> Array:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridtumor.models.cell_kill import lq_log_kill
+from hybridtumor.models.radiation import lq_log_kill
 from hybridtumor.scan import LABELS, MODALITIES
 from hybridtumor.therapy import TherapyPlan
 

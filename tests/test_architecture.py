@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ["vocabulary", "meshes", "models", "solvers", "workflow", "cli"]
 VOCABULARY = {
-    "brats", "diffusion_tensor", "errors", "forecast", "grid", "parameters", "patient", "patient_folder", "scan",
-    "therapy", "tissue", "units", "yaml_file",
+    "bids", "bids_name", "bids_tables", "brats", "diffusion_tensor", "errors", "forecast", "grid", "parameters",
+    "patient", "patient_folder", "scan", "therapy", "tissue", "units", "yaml_file",
 }  # fmt: skip
 MAY_IMPORT = {
     "vocabulary": {"vocabulary"},

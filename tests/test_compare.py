@@ -215,7 +215,7 @@ def test_dose_files_travel_with_the_run(finished: RunFolder, patient: Path, tmp_
     }
     scenario = small_run.small_scenario(patient, arms={"given": [{"radiation": course}]})
     before = describe(scenario, small_run.COARSE)
-    assert "dose of given, course 1: given.nii.gz" in before.inputs
+    assert "file of given, treatment 1" in before.inputs
     folder = compare(scenario, tmp_path / "run", images=False, cell_size=small_run.COARSE)
     (tmp_path / "given.nii.gz").unlink()
     kept = Scenario.load(folder.scenario_path)

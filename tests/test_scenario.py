@@ -10,12 +10,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridtumor.dose_planning import TARGET_MARGINS
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.scan import Scan
 from hybridtumor.scenario import Plan, Scenario, json_schema
+from hybridtumor.targets import RECIPES
 from hybridtumor.therapy import Chemotherapy, DoseMap
 from hybridtumor.tissue import TissueMap
 from hybridtumor.treatments import Radiation
@@ -162,7 +162,7 @@ def test_margins_fall_off_and_days_can_be_stated(patient: Patient) -> None:
 
 
 def test_every_recipe_can_be_asked_for() -> None:
-    for recipe in TARGET_MARGINS:
+    for recipe in RECIPES:
         assert Scenario.parse(with_radiation(target=recipe)).arms["stupp"][0].radiation.target == recipe
 
 
@@ -240,7 +240,7 @@ def test_plan_file_is_the_list_of_one_arm(tmp_path: Path, patient: Patient) -> N
         ({"report_days": [float("inf")]}, "report_days[0]: expected a finite number, got inf"),
         ({"arms": {}}, "arms: expected at least one entry, got {}"),
         ({"arms": {"../evil": []}}, "arms.../evil: expected a name of letters, digits, '_' and '-'"),
-        ({"arms": {"a": [{}]}}, "arms.a[0]: expected exactly one of radiation and chemotherapy"),
+        ({"arms": {"a": [{}]}}, "arms.a[0]: expected exactly one of radiation, chemotherapy and resection"),
         ({"arms": {"a": {"radiation": {}}}}, "arms.a: expected a list, got {'radiation': {}}"),
         ({"arms": {"a": ["radiation"]}}, "arms.a[0]: expected a mapping (key: value), got 'radiation'"),
         ({7: 8}, "[7]: expected a key that is text, got 7"),
@@ -276,17 +276,17 @@ def test_bad_scenarios_are_refused_with_place_and_reason(changes: dict, expected
         ({"first_day": None}, "expected either first_day or days"),
         ({"first_day": None, "days": [1, 2]}, "days: expected one day for each of 30 fractions, got 2"),
         ({"first_day": 180}, "arms.stupp: expected treatments that start before the horizon of 180 days"),
-        ({"target": "estro"}, "target: expected 'estro-eano-2023', 'eortc-2016' or 'rtog', got 'estro'"),
+        ({"target": "estro"}, "target: expected 'estro-eano-2023', 'eortc-2016', 'rtog' or 'gtv', got 'estro'"),
         ({"target": None}, "expected either a target (a recipe) or a dose (a file)"),
         ({"dose": "plan.nii.gz", "dose_unit": "Gy"}, "expected either a target (a recipe) or a dose (a file)"),
         ({"target": None, "dose": "plan.nii.gz"}, "dose_unit: expected Gy or cGy with a dose file"),
         ({"target": None, "dose": "plan.nii.gz", "dose_unit": "Sv"}, "dose_unit: expected 'Gy' or 'cGy', got 'Sv'"),
-        ({"dose_unit": "Gy"}, "dose_unit: expected only with a dose file"),
+        ({"dose_unit": "Gy"}, "dose_unit, dose_is: expected only with a dose file"),
         (
             {"target": None, "dose": "patient", "falloff": "1 mm"},
-            "ptv_margin and falloff shape the dose around a target",
+            "ctv_margin, ptv_margin, falloff and boost shape the dose around a target",
         ),
-        ({"ptv_margin": "-1 mm"}, "expected a ptv_margin that is not negative"),
+        ({"ptv_margin": "-1 mm"}, "expected margins that are not negative"),
         ({"falloff": "0 mm"}, "a falloff that is positive"),
     ],
 )
@@ -298,8 +298,10 @@ def test_bad_radiation_is_refused_with_place_and_reason(changes: dict, expected:
 
 def test_unknown_drug_is_refused() -> None:
     content = example()
-    content["arms"]["stupp"][1]["chemotherapy"]["drug"] = "aspirin"
-    assert "arms.stupp[1].chemotherapy.drug: expected 'temozolomide', got 'aspirin'" in refused(content)
+    content["arms"]["stupp"][1]["chemotherapy"] = {"drug": "aspirin", "first_day": 14}
+    assert "expected the dose of one administration" in refused(content)
+    content["arms"]["stupp"][1]["chemotherapy"]["dose"] = "1 mg/m^2"
+    assert "expected the response to 'aspirin' under response.drugs, found temozolomide" in refused(content)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -342,7 +344,8 @@ def test_json_schema_in_the_docs_is_up_to_date() -> None:
 
 def test_json_schema_knows_the_keys_of_the_example() -> None:
     schema = json.loads(json_schema())
-    assert set(example()) == set(schema["properties"])
+    assert set(example()) | {"baseline_date", "baseline_weekday"} == set(schema["properties"])
+    assert "grid" in schema["properties"]["arms"]["properties"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["horizon"]["type"] == "string"
     assert set(schema["$defs"]["Radiation"]["properties"]) == set(Radiation.model_fields)
