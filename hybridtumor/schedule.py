@@ -55,6 +55,8 @@ class Calendar:
             )
         if any(after < 1 or rest <= 0 for after, rest in self.pauses):
             raise InputError("schedule: expected pauses after at least one fraction and of more than 0 days.")
+        if len({after for after, _ in self.pauses}) < len(self.pauses):
+            raise InputError("schedule: expected one pause after a fraction, got two.")
 
 
 def fraction_days(fractions: int, first_day: float, calendar: Calendar | None = None) -> tuple[float, ...]:

@@ -50,7 +50,11 @@ def ball_patient(grid: Grid | None = None) -> Any:
     return SimpleNamespace(
         oxygen=None,
         radiosensitivity=None,
-        id="ball", grid=grid, tissue=tissue, density=ball_density(grid, tissue), diffusion_tensor=None
+        id="ball",
+        grid=grid,
+        tissue=tissue,
+        density=ball_density(grid, tissue),
+        diffusion_tensor=None,
     )
 
 

@@ -65,8 +65,8 @@ def test_plans_in_closed_form(cuts: int, figure: Figure) -> None:
             30 * (ALPHA * 2 + BETA * 4),
         ),
         "two fractions a day, one day": (
-            log_kill(course(2.4, (14.0, 14.25)), how=response(repair_half_time="1.5 h"), cuts=cuts),
-            2 * (ALPHA * 1.2 + BETA * 1.44) + 2 * h * BETA * 1.44,
+            log_kill(course(2.5, (14.0, 14.25)), how=response(repair_half_time="1.5 h"), cuts=cuts),
+            2 * (ALPHA * 1.25 + BETA * 1.5625) + 2 * h * BETA * 1.5625,
         ),
         "two fractions a day": (
             log_kill(course(72, twice), how=response(repair_half_time="1.5 h"), cuts=cuts),

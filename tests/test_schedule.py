@@ -16,7 +16,7 @@ CALENDARS = st.builds(
     per_day=st.integers(1, 4),
     weekends=st.booleans(),
     missed=st.frozensets(st.integers(1, 60), max_size=6),
-    pauses=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 20)), max_size=2).map(tuple),
+    pauses=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 20)), max_size=2, unique_by=lambda p: p[0]).map(tuple),
 )
 
 
