@@ -10,10 +10,10 @@ nothing has moved; day 0 is the baseline scan. Noise belongs to the place, the s
 it, so differences between arms come from the dose, and a tumour keeps its texture from one day to the next.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridtumor.baseline import Baseline, read_baseline
+from hybridtumor.cavity import with_cavity
 from hybridtumor.errors import InputError
+from hybridtumor.follow_up import FollowUp, FollowUpVisit
 from hybridtumor.forecast import Forecast
-from hybridtumor.grid import BoolArray, Grid
+from hybridtumor.grid import BoolArray
 from hybridtumor.models.carry import carried
 from hybridtumor.models.conditioning import IMAGE_CHANNELS, Condition, TherapyState
 from hybridtumor.models.contrast import CONTRAST_SHAPE
@@ -42,63 +44,6 @@ from hybridtumor.therapy import UNTREATED, TherapyPlan
 
 Array = NDArray[np.float32]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class FollowUpVisit:
-    """The predicted scans of one day, on the patient's grid, scanner units.
-
-    Parameters
-    ----------
-    day
-        Days since the baseline scan.
-    images
-        Modality to one sample: what a scan could look like.
-    mean, std
-        Modality to mean and standard deviation over the samples; the standard deviation is 0 outside the mask and for
-        one sample.
-    labels
-        Segmentation of the mean over the samples; outside the mask the patient's own, carried along.
-    mask
-        M in [0, 1]: where the tumour may look different, and where samples may differ.
-    moved
-        Where the tissue is not where it was on day 0; None without mechanics. Outside `mask` the images are the
-        baseline scan carried along, and outside `mask` and `moved` they are the baseline scan bit for bit.
-    """
-
-    day: float
-    images: Mapping[str, Array]
-    mean: Mapping[str, Array]
-    std: Mapping[str, Array]
-    labels: LabelMap
-    mask: Array
-    moved: BoolArray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class FollowUp:
-    """Predicted visits of one arm, in order of time, on the patient's grid."""
-
-    grid: Grid
-    visits: tuple[FollowUpVisit, ...]
-
-    @property
-    def days(self) -> tuple[float, ...]:
-        """The days of the visits."""
-        return tuple(visit.day for visit in self.visits)
-
-    def at(self, day: float) -> FollowUpVisit:
-        """Return the visit of a day.
-
-        Raises
-        ------
-        InputError
-            There is no visit on that day.
-        """
-        for visit in self.visits:
-            if visit.day == day:
-                return visit
-        raise InputError(f"follow-up: expected a day among {self.days}, got {day}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +132,7 @@ class Refiner:
         if samples < 1:
             raise InputError(f"refine: expected at least one sample, got {samples}.")
         patient.grid.require_same(forecast.grid, "forecast")
-        treated = bool(plan.active.courses or plan.active.drugs)
+        treated = not plan.gives_nothing
         if treated and untreated is None:
             raise InputError(
                 "refine: expected the untreated forecast beside a treated one, got none."
@@ -204,7 +149,7 @@ class Refiner:
                 if progress is not None:
                     progress(before + done, len(wanted) * self.steps)
 
-            today = (baseline, forecast, untreated if treated else None, patient, day)
+            today = (baseline, forecast, untreated if treated else None, patient, day, plan.cavity_on(day))
             yield self._visit(*_today(*today), condition, samples, seed, step)  # no second baseline stays in memory
         if progress is not None:
             progress(len(wanted) * self.steps, len(wanted) * self.steps)
@@ -226,12 +171,12 @@ class Refiner:
         box = changed_box(fields.density_day0, fields.density, baseline)
         scene = None if box is None else Scene.cut(baseline, fields, box, condition, self.thresholds)
         if box is None or scene is None or not scene.drawn.support.any():
-            return _unchanged(baseline, condition.day)
+            return with_cavity(_unchanged(baseline, condition.day), baseline, fields.cavity)
         shape = working_shape(baseline.grid)
         fields_of_noise = [start_noise(IMAGE_CHANNELS, shape, seed, k, SIGMA_MAX) for k in range(samples)]
         start = torch.stack([Tensor(box.take(field.numpy())) for field in fields_of_noise])
         images, labels = scene.compose(self.sample(scene, start, step))
-        return _composed(baseline, condition.day, scene, images, labels)
+        return with_cavity(_composed(baseline, condition.day, scene, images, labels), baseline, fields.cavity)
 
     def regression_mean(self, scene: Scene) -> Array:
         """Return μ on the working grid, (7, X, Y, Z): what is added on average."""
@@ -304,13 +249,20 @@ def _baseline_of(patient: Patient, population: bytes, thresholds: ImagingThresho
 
 
 def _today(
-    baseline: Baseline, forecast: Forecast, untreated: Forecast | None, patient: Patient, day: float
+    baseline: Baseline,
+    forecast: Forecast,
+    untreated: Forecast | None,
+    patient: Patient,
+    day: float,
+    cavity: BoolArray | None,
 ) -> tuple[Baseline, DayFields]:
     """Return the baseline and the fields of a day, both where the tissue is on that day."""
     if forecast.displacement is None or day not in forecast.days:
-        return baseline, _fields_of(forecast, untreated, patient, day, None)
+        return baseline, replace(_fields_of(forecast, untreated, patient, day, None), cavity=cavity)
     origins = find_origins(forecast.displacement[forecast.days.index(day)], forecast.grid)
-    return baseline.carried(origins), _fields_of(forecast, untreated, patient, day, origins)
+    if cavity is not None:
+        cavity = carried(cavity.astype(np.uint8), origins, order=0) > 0
+    return baseline.carried(origins), replace(_fields_of(forecast, untreated, patient, day, origins), cavity=cavity)
 
 
 def _fields_of(

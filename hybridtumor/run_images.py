@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from hybridtumor.errors import InputError
+from hybridtumor.follow_up import FollowUpVisit
 from hybridtumor.patient import Patient
-from hybridtumor.refine import FollowUpVisit, Refiner
+from hybridtumor.refine import Refiner
 from hybridtumor.run_lock import run_lock
 from hybridtumor.run_report import write_report
 from hybridtumor.rundir import RunFolder

@@ -10,9 +10,9 @@ from ball_brain import ball_density, ball_grid, ball_tissue
 
 from hybridtumor import run_images, scene
 from hybridtumor.errors import ResourceError
+from hybridtumor.follow_up import FollowUpVisit
 from hybridtumor.grid import Grid
 from hybridtumor.patient import Patient, Visit
-from hybridtumor.refine import FollowUpVisit
 from hybridtumor.scan import LABEL_CONVENTIONS, MODALITIES, LabelMap, Scan
 from hybridtumor.scenario import Scenario
 

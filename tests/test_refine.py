@@ -10,6 +10,7 @@ from figures import Figure
 from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError, ResourceError
+from hybridtumor.follow_up import FollowUp
 from hybridtumor.forecast import Forecast
 from hybridtumor.grid import Grid
 from hybridtumor.models.carry import carried
@@ -20,7 +21,7 @@ from hybridtumor.models.visibility import label_map
 from hybridtumor.models.warp import find_origins
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient, Visit
-from hybridtumor.refine import FollowUp, Refiner
+from hybridtumor.refine import Refiner
 from hybridtumor.refiner_scene import Scene
 from hybridtumor.refiner_weights import SHIPPED, RefinerWeights, load_weights, save_weights
 from hybridtumor.scan import MODALITIES, LabelMap, Scan
