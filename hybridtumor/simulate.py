@@ -30,7 +30,7 @@ from hybridtumor.meshes.quality import edge_lengths
 from hybridtumor.meshes.transfer import cell_means
 from hybridtumor.models.anisotropy import sharpened, symmetric, tissue_tensor
 from hybridtumor.models.carry import carried
-from hybridtumor.models.cell_kill import KillSchedule
+from hybridtumor.models.cell_kill import KillSchedule, log_kill_on_grid
 from hybridtumor.models.growth import diffusivity
 from hybridtumor.models.oxygen import UNIFORM, LocalResponse, local_response
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
@@ -287,10 +287,7 @@ class GrowthSimulation:
             if trajectory.damaged is not None:
                 dead = {day: self.domain.gather(trajectory.damaged[day]) for day in report_days}
             damaged = None if dead is None else tuple(transfer.to_grid(d).astype(np.float32) for d in dead.values())
-            on_grid = KillSchedule.from_plan(
-                therapy, sensitivity, lambda values: values, local=local, shape=self.grid.shape
-            )
-            log_kill = tuple(np.asarray(on_grid.log_kill(0.0, day), np.float32) for day in report_days)
+            log_kill = log_kill_on_grid(therapy, sensitivity, report_days, self.grid.shape, local)
         displacement = None
         if self.effect is not None:
             with _timed(seconds, "mechanics"):

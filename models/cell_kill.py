@@ -202,6 +202,37 @@ class KillSchedule:
         return total
 
 
+def log_kill_on_grid(
+    plan: TherapyPlan,
+    response: TreatmentResponse,
+    days: Sequence[float],
+    shape: tuple[int, int, int],
+    local: LocalResponse = UNIFORM,
+) -> tuple[NDArray[np.float32], ...]:
+    """Return the log-kill from day 0 until each day, in every voxel of the patient's grid of that shape.
+
+    Parameters
+    ----------
+    plan, response, local
+        As for `KillSchedule.from_plan`.
+    days
+        Ascending, the first not before day 0.
+    """
+    touched = np.zeros(shape, bool)
+    for reached in (*(course.dose.values for course in plan.active.courses), *(cut.cavity for cut in plan.resections)):
+        touched |= reached > 0
+    places = np.flatnonzero(touched)
+    kill = KillSchedule.from_plan(
+        plan, response, lambda values: np.ravel(values)[places], local=local, shape=places.shape
+    )
+    fields = []
+    for day in days:
+        field = np.full(shape, kill.drug_log_kill(0.0, day), np.float32)
+        field.flat[places] = kill.log_kill(0.0, day)
+        fields.append(field)
+    return tuple(fields)
+
+
 def radiation_bed(plan: TherapyPlan, alpha_beta: float, *, repair_half_time: float = 0.0) -> Array:
     """Return the biologically effective dose of all courses of a plan, Gy, on the grid of its dose maps.
 

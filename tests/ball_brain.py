@@ -48,6 +48,7 @@ def ball_patient(grid: Grid | None = None) -> Any:
     grid = ball_grid() if grid is None else grid
     tissue = ball_tissue(grid)
     return SimpleNamespace(
+        structures={},
         oxygen=None,
         radiosensitivity=None,
         id="ball",

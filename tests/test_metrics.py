@@ -3,25 +3,10 @@
 import numpy as np
 import pytest
 from figures import Figure
-from hypothesis import given
-from hypothesis import strategies as st
 
+from hybridtumor.dosimetry import bed, dvh, eqd2, max_dose, mean_dose
 from hybridtumor.errors import InputError
-from hybridtumor.grid import Grid
-from hybridtumor.metrics import (
-    bed,
-    dice,
-    dose_figures,
-    dvh,
-    eqd2,
-    hd95,
-    max_dose,
-    mean_dose,
-    psnr,
-    ssim,
-    time_to_progression,
-)
-from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation, TherapyPlan
+from hybridtumor.metrics import dice, hd95, psnr, ssim
 
 
 @pytest.mark.law("runs", "BED and EQD2 of eight textbook schedules")
@@ -45,11 +30,6 @@ def test_textbook_schedules(
     figure("error of EQD2", abs(eqd2(total, fractions, alpha_beta) / in_two_gray - 1), at_most=1e-5)
 
 
-@given(fractions=st.integers(1, 40), alpha_beta=st.floats(1, 20))
-def test_two_gray_fractions_are_their_own_equivalent(fractions: int, alpha_beta: float) -> None:
-    assert eqd2(2.0 * fractions, fractions, alpha_beta) == pytest.approx(2.0 * fractions)
-
-
 @pytest.mark.law("runs", "The DVH of a linear gradient is a straight line")
 def test_dvh_of_a_linear_gradient_is_a_straight_line(figure: Figure) -> None:
     dose = np.broadcast_to(np.linspace(0, 60, 6001)[:, None, None], (6001, 2, 2))
@@ -62,36 +42,6 @@ def test_dvh_of_a_linear_gradient_is_a_straight_line(figure: Figure) -> None:
     np.testing.assert_allclose(share, [1, 1, 0.5, 0, 0], atol=1e-3)
     assert mean_dose(dose, inner) == pytest.approx(35)
     assert max_dose(dose, inner) == pytest.approx(40)
-
-
-@given(st.lists(st.floats(0, 80), min_size=1, max_size=50))
-def test_mean_dose_is_the_area_under_the_dvh(doses: list[float]) -> None:
-    values = np.array(doses).reshape(-1, 1, 1)
-    levels = np.unique(np.append(0.0, values))
-    _, share = dvh(values, np.ones(values.shape, bool), levels)
-    assert np.sum(np.diff(levels) * share[1:]) == pytest.approx(values.mean(), abs=1e-9)
-
-
-def test_empty_regions_are_refused() -> None:
-    with pytest.raises(InputError, match="empty"):
-        dvh(np.ones((2, 2, 2)), np.zeros((2, 2, 2), bool))
-    with pytest.raises(InputError, match="one shape"):
-        mean_dose(np.ones((2, 2, 2)), np.ones((3, 2, 2), bool))
-
-
-def test_dose_figures_of_an_arm() -> None:
-    grid = Grid((4, 4, 4), np.eye(4))
-    tumour = np.zeros(grid.shape, bool)
-    tumour[0] = True
-    values = np.zeros(grid.shape, np.float32)
-    values[:2] = 60
-    values[0, :2] = 30
-    course = Fractionation(DoseMap(values, grid), 30, 14, prescription=60.0)
-    figures = dose_figures(TherapyPlan.of(course, Chemotherapy.temozolomide(14)), tumour, 10.0)
-    assert figures == pytest.approx({"prescribed_Gy": 60, "mean_tumour_Gy": 45, "BED_Gy": 72, "EQD2_Gy": 60})
-    nothing = Fractionation(DoseMap(np.zeros(grid.shape), grid), 30, 14, prescription=0.0)
-    for plan in (UNTREATED, TherapyPlan.of(nothing), TherapyPlan.of(Chemotherapy.temozolomide(14))):
-        assert dose_figures(plan, tumour, 10.0) is None
 
 
 def ball(radius: float, centre: tuple[float, float, float], size: tuple[float, float, float]) -> np.ndarray:
@@ -120,17 +70,6 @@ def test_dice_and_hausdorff_of_nothing() -> None:
     assert dice(none, some) == 0
     assert hd95(none, none, (1, 1, 1)) == 0
     assert hd95(none, some, (1, 1, 1)) == float("inf")
-
-
-def test_progression_is_forty_per_cent_over_the_smallest_volume() -> None:
-    assert time_to_progression([0, 60, 120], [10_000, 12_000, 13_000]) is None
-    assert time_to_progression([0, 60, 120], [10_000, 12_000, 16_000]) == pytest.approx(90)
-    assert time_to_progression([0, 60, 120], [10_000, 5_000, 9_000]) == pytest.approx(90)
-    assert time_to_progression([0, 60, 120], [10_000, 0, 2_000]) == pytest.approx(90)
-    assert time_to_progression([0, 60, 120], [100, 50, 400]) is None
-    assert time_to_progression([0], [10_000]) is None
-    with pytest.raises(InputError, match="ascending"):
-        time_to_progression([0, 60, 30], [1, 2, 3])
 
 
 @pytest.mark.law("runs", "PSNR of a constant error of a tenth is 20 dB")

@@ -1,0 +1,75 @@
+"""What stands in the tags of a DICOM data set, read without letting it out.
+
+pydicom quotes values, a patient's name among them, in warnings and exceptions. Here it is silent, and what it raises
+becomes an InputError that names the tag or the kind of the error and nothing else.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridtumor.errors import HybridTumorError, InputError, ResourceError
+
+try:
+    import pydicom
+    from pydicom.dataset import Dataset
+except ImportError as error:
+    raise ResourceError(
+        "DICOM: expected the package pydicom, found none. Install it with: pip install 'hybridtumor[dicom]'"
+    ) from error
+
+__all__ = ["Dataset", "guarded", "number", "numbers", "text"]
+
+
+@contextmanager
+def guarded(label: str) -> Iterator[None]:
+    """Silence pydicom and turn whatever it raises into InputError without a word of what the file says."""
+    log, settings = logging.getLogger("pydicom"), pydicom.config.settings
+    before, mode = log.disabled, settings.reading_validation_mode
+    log.disabled, settings.reading_validation_mode = True, pydicom.config.IGNORE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except HybridTumorError:
+        raise
+    except MemoryError:
+        raise ResourceError(f"{label}: expected memory for its contents, there is too little.") from None
+    except Exception as error:  # noqa: BLE001  (its text may quote what the file says)
+        raise InputError(
+            f"{label}: expected readable DICOM, got a file that is damaged or not DICOM ({type(error).__name__})."
+        ) from None
+    finally:
+        log.disabled, settings.reading_validation_mode = before, mode
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return a value as plain text, several joined by a backslash; empty when there is none."""
+    value = dataset.get(keyword)
+    parts = [] if value is None else value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
+    return "\\".join(str(part).strip().strip("\0") for part in parts)
+
+
+def numbers(dataset: Dataset, keyword: str, count: int | None = None, label: str = "DICOM file") -> NDArray[np.float64]:
+    """Return the numbers of a tag, finite and `count` of them; InputError otherwise."""
+    value = dataset.get(keyword)
+    parts = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [] if value in (None, "") else [value]
+    try:
+        found = np.array([float(part) for part in parts], np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{label}: expected numbers in {keyword}, got something else.") from None
+    if (count is not None and found.size != count) or not found.size or not np.isfinite(found).all():
+        many = "finite numbers" if count is None else f"{count} finite number{'s' if count > 1 else ''}"
+        raise InputError(f"{label}: expected {many} in {keyword}, got {found.size or 'none'}.")
+    return found
+
+
+def number(dataset: Dataset, keyword: str, label: str = "DICOM file", default: float | None = None) -> float:
+    """Return the number of a tag, or the default where the tag is missing or empty."""
+    if default is not None and not text(dataset, keyword):
+        return default
+    return float(numbers(dataset, keyword, 1, label)[0])
