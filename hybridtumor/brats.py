@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from hybridtumor.errors import InputError
+from hybridtumor.grid import BoolArray
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.scan import LabelMap, Scan
 
@@ -20,6 +23,9 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "seg": ("seg",),
 }
 """How BraTS calls each image at the end of its file name."""
+
+MAX_SHARE = 0.6
+"""Largest share of the brain that a segmentation may mark: more is a mask of the brain, or labels turned inside out."""
 
 _NAME = re.compile(r"(?:.*[_-])?(?P<suffix>[A-Za-z0-9]+)\.nii(?:\.gz)?", re.DOTALL)
 _KIND = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
@@ -55,6 +61,7 @@ def load_brats(folder: Path | str) -> Patient:
             raise InputError(f"{images[kind]}: expected an image, every voxel is 0.")
         scans["T1w"].grid.require_same(scan.grid, str(images[kind]))
     scans["T1w"].grid.require_same(labels.grid, str(images["seg"]))
+    require_part(labels, scans["T1w"].values != scans["T1w"].values[0, 0, 0], images["seg"])
     grid = scans["T1w"].grid  # one object for all: the files' affines may differ in their last digit
     return Patient(
         id=folder.resolve().name,
@@ -66,6 +73,16 @@ def load_brats(folder: Path | str) -> Patient:
             ),
         ),
     )
+
+
+def require_part(labels: LabelMap, brain: BoolArray, path: Path) -> None:
+    """Refuse a segmentation, on the grid of the mask `brain`, that marks more than `MAX_SHARE` of the brain."""
+    share = float(np.count_nonzero(labels.mask() & brain)) / max(int(np.count_nonzero(brain)), 1)
+    if share > MAX_SHARE:
+        raise InputError(
+            f"{path}: expected a tumour, which is a part of the brain, got labels on {share:.0%} of it."
+            " Check that this is the tumour's segmentation and that 0 is everything else."
+        )
 
 
 def _images(folder: Path) -> dict[str, Path]:

@@ -23,19 +23,22 @@ the brain, and refused otherwise.
 """
 
 import datetime
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from hybridtumor import units
 from hybridtumor.bids import is_bids_subject, load_bids
-from hybridtumor.brats import is_brats_folder, load_brats
+from hybridtumor.brats import is_brats_folder, load_brats, require_part
 from hybridtumor.diffusion_tensor import Axes, DiffusionTensor, Order
 from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray, FloatArray, Grid, resample
@@ -73,6 +76,15 @@ class _LabelsEntry(_Entry):
 class _VisitEntry(_Entry):
     day: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     date: datetime.date | None = None
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _calendar_day(cls, date: object) -> object:
+        """Refuse clock times: visits are days apart, and a time zone could move one to the next day."""
+        if isinstance(date, datetime.datetime) or not isinstance(date, datetime.date | str | None):
+            raise InputError("expected a calendar day such as 2024-03-01 without a clock time")
+        return date
+
     scans: dict[ScanName, FileName] = Field(default_factory=dict)
     labels: _LabelsEntry | None = None
 
@@ -212,13 +224,17 @@ class _Reader:
     brain: FloatArray
     """(n, 3) world coordinates of voxels of the brain, mm."""
 
+    shown: BoolArray
+    """Voxels of that scan that are not background."""
+
     @classmethod
     def of(cls, folder: Path, reference: str) -> "_Reader":
         first = Scan.load(_inside(folder, reference))
-        index = np.argwhere(first.values != first.values[0, 0, 0])
+        shown = first.values != first.values[0, 0, 0]
+        index = np.argwhere(shown)
         if not len(index):
             raise InputError(f"{folder / reference}: expected an image, every voxel has the same value.")
-        return cls(folder, first.grid, first.grid.world(index[:: max(1, len(index) // 20000)]))
+        return cls(folder, first.grid, first.grid.world(index[:: max(1, len(index) // 20000)]), shown)
 
     def path(self, name: str) -> Path:
         """Return the file of that name, which has to lie inside the folder."""
@@ -237,7 +253,9 @@ class _Reader:
                 f"{self.path(entry.file)}: expected a tumour, every voxel is 0. Leave `labels` out if there is none."
             )
         values = self._on_grid(labels.values.astype(np.float32), labels.grid, entry.file, order=0, outside=0)
-        return LabelMap(values.astype(np.uint8), self.grid, labels.codes)
+        moved = LabelMap(values.astype(np.uint8), self.grid, labels.codes)
+        require_part(moved, self.shown, self.path(entry.file))
+        return moved
 
     def mask(self, name: str) -> BoolArray:
         """Read a mask of 0 and 1."""
@@ -301,7 +319,11 @@ def _named(path: Path) -> Iterator[None]:
 def _inside(folder: Path, name: str) -> Path:
     """Return the path of a file of the folder; refuse one that leads out of it, by name or by link."""
     path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        within = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a link that leads to itself, a name no file system takes
+        within = False
+    if not within or Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(
             f"{folder / FILE_NAME}: expected files inside the folder, got {name!r}. Copy the file into it."
         )
@@ -315,11 +337,36 @@ def _days(path: Path, visits: list[_VisitEntry]) -> list[float]:
     if len(by_day) == len(visits) and not by_date:
         return by_day
     if len(by_date) == len(visits) and not by_day:
+        for number, (earlier, later) in enumerate(pairwise(by_date), start=2):
+            if later <= earlier:
+                raise InputError(
+                    f"{path}: expected visits in order of time, each on a day of its own, got visit {number}"
+                    f" {'on the same day as' if later == earlier else 'before'} the one before it. Sort the visits, the"
+                    " baseline first, and put scans of one day into one visit."
+                )
         return [float((date - by_date[0]).days) for date in by_date]
-    raise InputError(f"{path}: expected either `day` in every visit or `date` in every visit.")
+    raise InputError(f"{path}: expected either `day` in every visit or `date` in every visit. Choose one of them.")
+
+
+_WORDS = (
+    ("Input should be ", "expected "),
+    ("Field required", "expected this key, it is missing. Add it"),
+    ("Extra inputs are not permitted", "expected a known key. Remove or rename it"),
+    ("Value error, ", ""),
+)
+"""The validator's words, and ours."""
 
 
 def _explain(error: ValidationError) -> str:
     """Say where a file departs from its schema, one clause per place."""
-    places = [(".".join(map(str, e["loc"])) or "the file", e["msg"], e["input"]) for e in error.errors()]
-    return "; ".join(f"{where}: {what} (got {str(got)[:60]!r})" for where, what, got in places[:5]) + "."
+    return "; ".join(_clause(detail) for detail in error.errors(include_url=False)[:5]) + "."
+
+
+def _clause(detail: ErrorDetails) -> str:
+    where = ".".join(map(str, detail["loc"])) or "the file"
+    what = re.sub("^(String|List|Dictionary|Value|Keys?) should ", "expected to ", detail["msg"])
+    for theirs, ours in _WORDS:
+        what = what.replace(theirs, ours)
+    if not what.startswith("expected"):
+        what = f"expected another value: {what}"
+    return f"{where}: {what} (got {str(detail['input'])[:60]!r})"

@@ -61,7 +61,7 @@ def load_plan(path: Path, grid: Grid) -> TherapyPlan:
     """
     try:
         content = json.loads(path.read_text())
-        courses, drugs, resections = content["courses"], content["drugs"], content["resections"]
+        courses, drugs, resections = content["courses"], content["drugs"], content.get("resections", [])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: expected the plan of an arm, got a file that is none ({error}).") from error
     return TherapyPlan(
@@ -72,7 +72,7 @@ def load_plan(path: Path, grid: Grid) -> TherapyPlan:
                 first_day=course["first_day"],
                 days=None if course["days"] is None else tuple(course["days"]),
                 prescription=course["prescription_Gy"],
-                delivery_time=course["delivery_time_days"],
+                delivery_time=course.get("delivery_time_days", 0.0),
             )
             for course in courses
         ),

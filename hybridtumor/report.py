@@ -14,21 +14,28 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import hybridtumor
-from hybridtumor import pictures
+from hybridtumor import pictures, pictures_difference
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
 from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.patient import Patient
+from hybridtumor.pictures_mass_effect import mass_effect
+from hybridtumor.plots_curves import curves
+from hybridtumor.plots_dose import dose_response, dose_volume
+from hybridtumor.plots_style import ArmStyle, arm_styles
+from hybridtumor.plots_tradeoff import trade_off
+from hybridtumor.report_answer import answer
+from hybridtumor.report_outcomes import FEW, Outcome, outcomes, reference
+from hybridtumor.report_table import by_day, glance, sentences, structures, treatment
 from hybridtumor.scan import write_bytes
 from hybridtumor.story import ArmSource, ArmStory, Story, tell
 from hybridtumor.summary import arm_figures, mesh_figures
 from hybridtumor.therapy import UNTREATED, TherapyPlan
 
 if TYPE_CHECKING:
-    from hybridtumor.refine import FollowUp
+    from hybridtumor.follow_up import FollowUp
 
 ORIENTATION = "Radiological orientation: R is the patient's right."
-LABEL_NAMES = {"enhancing": "Enhancing, ml", "edema": "Oedema, ml", "necrosis": "Necrosis, non-enhancing core, ml"}
 
 
 @dataclass(frozen=True)
@@ -127,31 +134,27 @@ def compose(
     facts
         Name and value of what else is worth telling: versions, seconds per stage.
     """
-    top = {
-        "curves.png": pictures.curves(story, plans),
-        "comparison.png": pictures.comparison(story),
-        "mesh.png": mesh_picture,
-    }
-    drawn = {name: png for name, png in top.items() if png is not None}
-    arms = []
-    for number, arm in enumerate(story.arms):
-        found = {
-            "mri": pictures.follow_up(story, arm),
-            "density": pictures.density(story, arm),
-            "mass_effect": pictures.mass_effect(story, arm),
-            "dose": pictures.dose(story, arm),
-            "spread": pictures.spread(story, arm),
-        }
+    figures = {arm.name: arm.figures for arm in story.arms}
+    plans = {name: plans.get(name, UNTREATED) for name in figures}
+    styles, arms = arm_styles(plans), outcomes(figures, plans)
+    top = _top(story, plans, styles, arms) | {"mesh": mesh_picture}
+    drawn = {f"{name}.png": png for name, png in top.items() if png is not None}
+    sections = []
+    for arm in story.arms:
+        found = _pictures_of(story, arm)
         drawn |= {f"{arm.name}_{kind}.png": png for kind, png in found.items() if png is not None}
-        arms.append(found | _arm_text(arm, plans.get(arm.name, UNTREATED), number))
+        sections.append(found | _text_of(arm, plans[arm.name], styles[arm.name]))
     html = _template().render(
         title="What if? Tumour growth under treatment",
         story=story,
         summary=summary,
-        arms=arms,
-        rows=_rows(story),
+        answer=answer(arms),
+        arms=sections,
+        many=len(arms) > FEW,
+        left_out=max(len(_treated(arms)) - pictures_difference.MOST, 0),
+        table=glance(figures, arms, styles),
         horizon=f"{summary['horizon_days']:g}",
-        pictures={name: drawn.get(f"{name}.png") for name in ("curves", "comparison", "mesh")},
+        pictures=top,
         orientation=ORIENTATION,
         version=hybridtumor.__version__,
         warnings=list(warnings),
@@ -159,6 +162,54 @@ def compose(
         figure=_figure,
     )
     return Report(html, drawn)
+
+
+def _top(
+    story: Story, plans: Mapping[str, TherapyPlan], styles: Mapping[str, ArmStyle], arms: Sequence[Outcome]
+) -> dict[str, bytes | None]:
+    """Draw what compares the arms; None for what they give no cause for."""
+    free = reference(arms)
+    return {
+        "trade_off": trade_off(arms, styles),
+        "dose_response": dose_response(arms, styles),
+        "curves": curves(story, plans, styles),
+        "dvh": dose_volume({arm.name: arm.figures for arm in story.arms}, styles),
+        "difference": pictures_difference.difference(
+            story, styles, [arm.name for arm in _treated(arms)], None if free is None else free.name
+        ),
+        "comparison": pictures.comparison(story, styles),
+    }
+
+
+def _pictures_of(story: Story, arm: ArmStory) -> dict[str, bytes | None]:
+    """Draw one arm; nothing of an arm that is not told in full."""
+    if not arm.in_full:
+        return dict.fromkeys(("mri", "density", "mass_effect", "dose", "spread"))
+    return {
+        "mri": pictures.follow_up(story, arm),
+        "density": pictures.density(story, arm),
+        "mass_effect": mass_effect(story, arm),
+        "dose": pictures.dose(story, arm),
+        "spread": pictures.spread(story, arm),
+    }
+
+
+def _text_of(arm: ArmStory, plan: TherapyPlan, style: ArmStyle) -> dict[str, Any]:
+    """Return what the template says of an arm in words and numbers."""
+    return {
+        "name": arm.name,
+        "style": style,
+        "in_full": arm.in_full,
+        "treatment": treatment(plan, arm.days[-1]),
+        "sentences": sentences(arm.figures),
+        "days": [f"{day:g}" for day in arm.days],
+        "table": by_day(arm.figures),
+        "structures": structures(arm.figures),
+    }
+
+
+def _treated(arms: Sequence[Outcome]) -> list[Outcome]:
+    return [arm for arm in arms if arm.treated]
 
 
 def require_scans(patient: Patient) -> None:
@@ -180,77 +231,3 @@ def _figure(png: bytes, caption: str) -> Markup:
     return Markup(
         '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
     ).format(caption, source)
-
-
-def _rows(story: Story) -> list[dict[str, Any]]:
-    """Return the rows of the table at the top: day 0, then every arm on its last day."""
-    first = story.arms[0].figures
-    rows = [{"name": "day 0", "colour": "", "cells": ["", "", "", "", *_volumes(first, 0), ""]}]
-    for number, arm in enumerate(story.arms):
-        dose = arm.figures["dose"] or {}
-        given = [_number(dose.get(key)) for key in ("prescribed_Gy", "mean_tumour_Gy", "BED_Gy", "EQD2_Gy")]
-        progression = arm.figures["time_to_progression_days"]
-        cells = [*given, *_volumes(arm.figures, -1), "–" if progression is None else f"{progression:.0f}"]
-        rows.append({"name": arm.name, "colour": pictures.arm_colour(number), "cells": cells})
-    return rows
-
-
-def _volumes(figures: Mapping[str, Any], index: int) -> list[str]:
-    values = [figures["burden_mm3"][index], *(figures["volume_mm3"][label][index] for label in LABEL_NAMES)]
-    return [f"{value / 1000:.1f}" for value in values]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
-def _arm_text(arm: ArmStory, plan: TherapyPlan, number: int) -> dict[str, Any]:
-    """Return what the template says of an arm in words and numbers."""
-    table = [("Burden, ml", [f"{value / 1000:.2f}" for value in arm.figures["burden_mm3"]])]
-    if "imaged_burden_mm3" in arm.figures["burden_curve"]:
-        imaged = [f"{value / 1000:.2f}" for value in arm.figures["imaged_burden_mm3"]]
-        table.append(("Burden with damaged cells, ml", imaged))
-    table += [
-        (name, [f"{value / 1000:.2f}" for value in arm.figures["volume_mm3"][label]])
-        for label, name in LABEL_NAMES.items()
-    ]
-    table += _mass_effect_rows(arm.figures)
-    seen = arm.figures.get("mri") or {}
-    for label, name in LABEL_NAMES.items():
-        if seen.get("days") == list(arm.days):
-            table.append((f"{name}, on the images", [f"{value / 1000:.2f}" for value in seen["volume_mm3"][label]]))
-    return {
-        "name": arm.name,
-        "colour": pictures.arm_colour(number),
-        "treatment": treatment(plan, arm.days[-1]),
-        "days": [f"{day:g}" for day in arm.days],
-        "table": table,
-    }
-
-
-def _mass_effect_rows(figures: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Return the figures of mass effect of an arm by day; nothing without mechanics."""
-    volumes = figures.get("ventricle_volume_mm3")
-    if volumes is None:
-        return []
-    change = [f" ({volume / volumes[0] - 1:+.0%})" if volumes[0] > 0 else "" for volume in volumes]
-    return [
-        ("Largest displacement, mm", [f"{value:.1f}" for value in figures["max_displacement_mm"]]),
-        ("Ventricles, ml", [f"{v / 1000:.1f}{c}" for v, c in zip(volumes, change, strict=True)]),
-        ("Midline shift, mm", [f"{value:.1f}" for value in figures["midline_shift_mm"]]),
-    ]
-
-
-def treatment(plan: TherapyPlan, horizon: float) -> str:
-    """Return in one sentence what a plan gives before the horizon."""
-    parts = []
-    for course in plan.active.courses:
-        days = course.fraction_days
-        early = sum(day < horizon for day in days)
-        part = f"{course.prescribed_dose:g} Gy in {course.fractions} fractions, days {days[0]:g} to {days[-1]:g}"
-        parts.append(part if early == len(days) else f"{part}, {early} of them before day {horizon:g}")
-    for drug in plan.active.drugs:
-        given = [day for day, _ in drug.doses if day < horizon]
-        if given:
-            parts.append(f"{len(given)} doses of {drug.drug}, days {given[0]:g} to {given[-1]:g}")
-    return "; ".join(parts) + "." if parts else "No treatment."

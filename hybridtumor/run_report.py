@@ -1,6 +1,7 @@
 """The report of a run folder: pictures, page, and the mesh cut open."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ from hybridtumor import mesh_file, scene
 from hybridtumor.errors import InputError, ResourceError
 from hybridtumor.patient import Patient
 from hybridtumor.report import compose, require_scans
+from hybridtumor.report_outcomes import outcomes, shown_in_full
 from hybridtumor.run_lock import run_lock
 from hybridtumor.rundir import RunFolder
 from hybridtumor.scan import Scan, write_bytes
-from hybridtumor.story import ArmSource, Image, Story, tell
+from hybridtumor.story import READERS, ArmSource, Image, Story, tell
 
 
 def write_report(
@@ -46,14 +48,21 @@ def write_report(
     with folder.stage("report"):
         arms = folder.arms()
         first = folder.load_field(arms[0], "density", float(folder.figures(arms[0])["days"][0]))
-        story = tell(patient, first, {name: source(folder, name, summary["arms"][name]) for name in arms})
+        with ThreadPoolExecutor(READERS) as pool:
+            plans = dict(zip(arms, pool.map(lambda name: folder.load_plan(name, patient.grid), arms), strict=True))
+        in_full = shown_in_full(outcomes({name: summary["arms"][name] for name in arms}, plans))
+        done(0.1)
+        sources = {name: source(folder, name, summary["arms"][name]) for name in arms}
+        story = tell(patient, first, sources, in_full)
         done(0.5)
         mesh = draw_mesh(folder, story)
         done(0.8)
-        plans = {name: folder.load_plan(name, patient.grid) for name in arms}
         report = compose(
             story, plans, summary, mesh_picture=mesh, warnings=folder.manifest.warnings, facts=facts(folder)
         )
+        for old in folder.pictures.glob("*.png"):
+            if old.name not in report.pictures:
+                old.unlink()
         for name, png in report.pictures.items():
             write_bytes(folder.pictures / name, png)
         report.save(folder.report_path)
@@ -90,12 +99,16 @@ def source(folder: RunFolder, arm: str, figures: Mapping[str, Any]) -> ArmSource
 
 
 def draw_mesh(folder: RunFolder, story: Story) -> bytes | None:
-    """Draw the mesh cut open at the tumour, on day 0 and on every arm's last day; None and a warning without OpenGL."""
+    """Draw the mesh cut open at the tumour, on day 0 and on the last day of the arms that are told in full.
+
+    None without a mesh; None and a warning without OpenGL.
+    """
     if not folder.mesh_path.exists():
         return None
-    first = story.arms[0]
+    told = [arm for arm in story.arms if arm.in_full]
+    first = told[0]
     fields = {f"day {first.days[0]:g}": mesh_file.field_name(first.name, first.days[0])}
-    fields |= {f"{arm.name}, day {arm.days[-1]:g}": mesh_file.field_name(arm.name, arm.days[-1]) for arm in story.arms}
+    fields |= {f"{arm.name}, day {arm.days[-1]:g}": mesh_file.field_name(arm.name, arm.days[-1]) for arm in told}
     out = folder.pictures / "mesh.png"
     try:
         scene.picture(folder.mesh_path, fields, story.centre, out)

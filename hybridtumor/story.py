@@ -3,7 +3,7 @@
 A story is gathered from a run folder or from objects in memory, image by image: a few 3-D images are held at a time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,6 @@ from hybridtumor.slices import PLANES, Plane, Section, centre_of_mass
 
 Image = NDArray[np.floating[Any]]
 Cuts = dict[Plane, Image]
-
 
 WIDEST = 1.5
 """How much wider than the baseline's grey scale the common one may be."""
@@ -61,7 +60,10 @@ class ArmSource:
 
 @dataclass(frozen=True)
 class ArmStory:
-    """Sections of one arm; every dictionary is by day, then by plane or modality. `moved` is the last day's."""
+    """Sections of one arm; every dictionary is by day, then by plane or modality. `moved` is the last day's.
+
+    An arm that is not told in full has its density of the last day, and no other image.
+    """
 
     name: str
     figures: Mapping[str, Any]
@@ -72,6 +74,7 @@ class ArmStory:
     dose: Cuts | None
     dose_maximum: float
     moved: MovedSections | None = None
+    in_full: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,12 @@ class Story:
     @property
     def background(self) -> str:
         """The modality that fields are drawn over."""
-        return background_of(tuple(self.baseline))
+        return _background(tuple(self.baseline))
 
 
-def tell(patient: Patient, density: Image, sources: Mapping[str, ArmSource]) -> Story:
+def tell(
+    patient: Patient, density: Image, sources: Mapping[str, ArmSource], in_full: Collection[str] | None = None
+) -> Story:
     """Gather the sections of a patient and of all arms.
 
     Parameters
@@ -125,14 +130,21 @@ def tell(patient: Patient, density: Image, sources: Mapping[str, ArmSource]) -> 
         Tumour cell density on day 0, to place the sections.
     sources
         Name of each arm to its images.
+    in_full
+        Arms of which all images are read; None: all arms.
     """
     thresholds = ImagingThresholds()
     centre = centre_of_mass(density, patient.grid, thresholds.edema)
     head = _head(patient)
     sections: dict[Plane, Section] = {plane: Section(plane, patient.grid, centre).cropped_to(head) for plane in PLANES}
     images = {name: scan.values for name, scan in patient.baseline.scans.items() if name in MODALITIES}
+
+    def arm(name: str) -> ArmStory:
+        full = in_full is None or name in in_full
+        return (_arm if full else _brief)(name, sources[name], sections, tuple(images), patient)
+
     with ThreadPoolExecutor(READERS) as pool:  # unpacking images leaves the interpreter free
-        arms = list(pool.map(lambda name: _arm(name, sources[name], sections, tuple(images), patient), sources))
+        arms = list(pool.map(arm, sources))
     return Story(
         patient_id=patient.id,
         synthetic=patient.synthetic,
@@ -164,8 +176,7 @@ def core_volume(figures: Mapping[str, Any]) -> list[float]:
 def _arm(
     name: str, source: ArmSource, sections: dict[Plane, Section], modalities: tuple[str, ...], patient: Patient
 ) -> ArmStory:
-    days = tuple(float(day) for day in source.figures["days"])
-    axial = sections["axial"]
+    days, axial = tuple(float(day) for day in source.figures["days"]), sections["axial"]
     scans: dict[float, dict[str, Image]] = {}
     spread: dict[float, dict[str, Image]] = {}
     for day in days:
@@ -187,12 +198,18 @@ def _arm(
         spread=spread,
         dose=None if dose is None else _cut(dose, sections),
         dose_maximum=0.0 if dose is None else float(dose.max()),
-        moved=_moved(source, patient, days[-1], sections, background_of(modalities)),
+        moved=_moved(source, patient, days[-1], sections, _background(modalities)),
     )
 
 
-def background_of(modalities: Sequence[str]) -> str:
-    """Return the modality that fields are drawn over."""
+def _brief(name: str, source: ArmSource, sections: dict[Plane, Section], *_: object) -> ArmStory:
+    """Read what the comparison of many arms needs of one: its density on the last day."""
+    days = tuple(float(day) for day in source.figures["days"])
+    density = {days[-1]: _cut(source.density(days[-1]), sections)}
+    return ArmStory(name, source.figures, days, density, {}, {}, dose=None, dose_maximum=0.0, in_full=False)
+
+
+def _background(modalities: Sequence[str]) -> str:
     return "T1ce" if "T1ce" in modalities else modalities[0]
 
 

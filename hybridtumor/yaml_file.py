@@ -61,5 +61,5 @@ def load_yaml(path: Path | str) -> object:
             return loader.get_single_data()
         finally:
             loader.dispose()
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except Exception as error:  # PyYAML's constructors raise IndexError, KeyError, AttributeError and more
         raise InputError(f"{path}: expected plain YAML, got something else: {error}") from error
