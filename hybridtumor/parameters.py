@@ -101,7 +101,7 @@ class DrugResponse(_Parameters):
     @property
     def clearance(self) -> float:
         """λ = ln 2 / half-life, 1/day."""
-        return math.log(2) / self.half_life
+        return math.log(2) / float(self.half_life)
 
     @property
     def absorption(self) -> float:

@@ -107,9 +107,9 @@ class Patient:
         for name, part in parts.items():
             if part is not None:
                 grid.require_same(part.grid, f"patient {self.id}, {name}")
-        for name, scan in (("oxygen", self.oxygen), ("radiosensitivity", self.radiosensitivity)):
-            if scan is not None and not scan.values.min() >= 0:
-                raise InputError(f"patient {self.id}: expected {name} that is not negative, got {scan.values.min():g}.")
+        for name, field_map in (("oxygen", self.oxygen), ("radiosensitivity", self.radiosensitivity)):
+            if field_map is not None and not (low := float(field_map.values.min())) >= 0:
+                raise InputError(f"patient {self.id}: expected {name} that is not negative, got {low:g}.")
         for name, mask in self.structures.items():
             if not re.fullmatch(STRUCTURE_NAME, name) or mask.shape != grid.shape or not mask.any():
                 raise InputError(

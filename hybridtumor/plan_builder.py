@@ -174,12 +174,12 @@ class PlanBuilder:
         if key not in self._cavities:
             brain = self._tissue.parenchyma
             mask = self._named_cavity(cut.cavity)
-            inside = np.count_nonzero(mask & (brain | self._masks.whole)) / max(1, np.count_nonzero(mask))
+            inside = np.count_nonzero(mask & (brain | self._masks.whole)) / max(1, int(np.count_nonzero(mask)))
             if inside < LEAST_INSIDE:
                 raise InputError(f"resection: expected a cavity in the brain, {1 - inside:.0%} of it lies outside.")
             if cut.margin > 0:
                 mask = grow_within(mask, brain, self._patient.grid, cut.margin)
-            share = np.count_nonzero(mask & brain) / max(1, np.count_nonzero(brain))
+            share = np.count_nonzero(mask & brain) / max(1, int(np.count_nonzero(brain)))
             if share > MOST_OF_THE_BRAIN:
                 raise InputError(
                     f"resection: expected a cavity of at most {MOST_OF_THE_BRAIN:.0%} of the brain, got {share:.0%}."

@@ -242,7 +242,7 @@ class Radiation(Entry):
     @property
     def highest_dose(self) -> float:
         """Total dose prescribed anywhere, Gy."""
-        return self.prescription if self.boost is None else self.boost.prescription
+        return float(self.prescription if self.boost is None else self.boost.prescription)
 
     @property
     def phases(self) -> int:

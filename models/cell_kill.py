@@ -219,8 +219,10 @@ def log_kill_on_grid(
         Ascending, the first not before day 0.
     """
     touched = np.zeros(shape, bool)
-    for reached in (*(course.dose.values for course in plan.active.courses), *(cut.cavity for cut in plan.resections)):
-        touched |= reached > 0
+    for course in plan.active.courses:
+        touched |= course.dose.values > 0
+    for cut in plan.resections:
+        touched |= cut.cavity
     places = np.flatnonzero(touched)
     kill = KillSchedule.from_plan(
         plan, response, lambda values: np.ravel(values)[places], local=local, shape=places.shape

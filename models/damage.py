@@ -51,10 +51,10 @@ def share_left(kill: KillSchedule, start: float, stop: float, rate: float) -> Ar
     rate
         1/τ_c, 1/day.
     """
-    by_drug, left = _drug_moments(kill.drug_terms, start, stop, rate)
+    by_drug, left_of_drug = _drug_moments(kill.drug_terms, start, stop, rate)
     beam = kill.beam_log_kill(start, stop)
     killed = by_drug + beam
-    left = left + beam * _mean_decay(np.asarray(-rate * (stop - start)))
+    left = left_of_drug + beam * _mean_decay(np.asarray(-rate * (stop - start)))
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(killed > 0, left / killed, 1.0)
     return share if share.ndim else float(share)
