@@ -240,11 +240,6 @@ class Radiation(Entry):
         return None if self.dose in (None, PATIENTS_DOSE) else self.dose
 
     @property
-    def highest_dose(self) -> float:
-        """Total dose prescribed anywhere, Gy."""
-        return float(self.prescription if self.boost is None else self.boost.prescription)
-
-    @property
     def phases(self) -> int:
         """How many phases, one after the other, the fractions come in."""
         if self.target is None:
