@@ -88,12 +88,12 @@ def treatment(plan: TherapyPlan, horizon: float) -> str:
     for course in plan.active.courses:
         days = course.fraction_days
         early = sum(day < horizon for day in days)
-        part = f"{course.prescribed_dose:g} Gy in {course.fractions} fractions, days {days[0]:g} to {days[-1]:g}"
+        part = f"{course.prescribed_dose:g} Gy in {course.fractions} fractions, days {int(days[0])} to {int(days[-1])}"
         parts.append(part if early == len(days) else f"{part}, {early} of them before day {horizon:g}")
     for drug in plan.active.drugs:
         given = [day for day, _ in drug.doses if day < horizon]
         if given:
-            parts.append(f"{len(given)} doses of {drug.drug}, days {given[0]:g} to {given[-1]:g}")
+            parts.append(f"{len(given)} doses of {drug.drug}, days {int(given[0])} to {int(given[-1])}")
     parts += [f"surgery on day {resection.day:g}" for resection in plan.resections if resection.day < horizon]
     return "; ".join(parts) + "." if parts else "No treatment."
 

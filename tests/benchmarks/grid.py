@@ -1,8 +1,8 @@
 """Fifteen plans on one patient: what an extra arm costs, and whether burden falls with dose.
 
-`python tests/benchmarks/grid.py [PATIENT] [--out RUN]` runs examples/dose_grid.yaml without images, on the embedded brain
-or on a patient folder, and prints one JSON object: seconds of the first arm (patient, mesh, operators, untreated solve),
-of every extra arm (its solve; and with figures and files), their ratio, and burden against BED for each schedule.
+`python tests/benchmarks/grid.py [PATIENT] [--out RUN]` runs examples/dose_grid.yaml without images, on the embedded
+brain or on a patient folder, and prints one JSON object: seconds of the first arm (patient, mesh, operators, untreated
+solve), of every extra arm (its solve; and with figures and files), their ratio, and burden against BED by schedule.
 """
 
 import argparse
