@@ -90,6 +90,9 @@ def simulate(
     ] = None,
     days: Annotated[float, Parameter(help="How far to look ahead.")] = 180,
     every: Annotated[float, Parameter(help="Days between two reports.")] = 60,
+    baseline_date: Annotated[
+        str | None, Parameter(help="Date of the baseline scan, such as 2024-03-01: the plan may then give dates.")
+    ] = None,
     mechanics: Annotated[bool, Parameter(help="Let the tumour push the tissue aside.", negative="")] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -99,7 +102,7 @@ def simulate(
     from hybridtumor.demo import single_plan_scenario
 
     _compare(
-        single_plan_scenario(patient, plan, days, every, mechanics=mechanics),
+        single_plan_scenario(patient, plan, days, every, mechanics=mechanics, baseline_date=baseline_date),
         out,
         cell_size,
         resume=resume,

@@ -36,7 +36,13 @@ def demo_scenario(*, fast: bool = False) -> tuple[Scenario, str]:
 
 
 def single_plan_scenario(
-    patient: str, plan: Path | None, days: float, every: float, *, mechanics: bool = False
+    patient: str,
+    plan: Path | None,
+    days: float,
+    every: float,
+    *,
+    mechanics: bool = False,
+    baseline_date: str | None = None,
 ) -> Scenario:
     """Return the scenario that compares one plan with no treatment.
 
@@ -50,6 +56,8 @@ def single_plan_scenario(
         Horizon and distance of the report days, days.
     mechanics
         Let the tumour push the tissue aside.
+    baseline_date
+        Date of the baseline scan; the plan may then give dates.
 
     Raises
     ------
@@ -73,6 +81,7 @@ def single_plan_scenario(
         "report_days": [*reports, days],
         "arms": arms,
         **({"mechanics": {}} if mechanics else {}),
+        **({} if baseline_date is None else {"baseline_date": baseline_date}),
     }
     return Scenario.parse(content, folder=folder, name="plan" if plan is None else str(plan))
 

@@ -5,8 +5,7 @@ of arms and dates are written out before the rest is read (`hybridtumor.arms`).
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,25 +15,23 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    RootModel,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from hybridtumor import units
 from hybridtumor.arms import GRID, expanded, in_days
 from hybridtumor.errors import InputError
-from hybridtumor.parameters import DrugResponse, GrowthParameters, MechanicalParameters, TreatmentResponse
+from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.plan_builder import PlanBuilder
-from hybridtumor.radiation_entry import Boost, Day, Pause, Radiation, Schedule, SetUpError
+from hybridtumor.radiation_entry import Day
 from hybridtumor.scan import write_bytes
 from hybridtumor.schedule import WEEK
 from hybridtumor.therapy import TherapyPlan
-from hybridtumor.treatments import DrugCourse, Surgery, Treatment
+from hybridtumor.treatments import Treatment
+from hybridtumor.validation import validated
 from hybridtumor.yaml_file import load_yaml
 
 CLOSE = 0.5
@@ -178,7 +175,7 @@ class Scenario(BaseModel):
             content = in_days(expanded(content))
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        scenario = _validated(cls, content, name)
+        scenario = validated(cls, content, name)
         root = Path(folder)
         patient = scenario.patient
         if patient != EMBEDDED_PATIENT:
@@ -221,29 +218,6 @@ class Scenario(BaseModel):
         return plans
 
 
-class Plan(RootModel[tuple[Treatment, ...]]):
-    """The list of treatments of one arm, a file by itself."""
-
-    model_config = ConfigDict(frozen=True)
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a plan file; dose files in it are relative to it.
-
-        Raises
-        ------
-        InputError
-            As `Scenario.load`.
-        """
-        path = Path(path)
-        treatments: Sequence[Treatment] = _validated(cls, load_yaml(path), str(path)).root
-        return cls(tuple(treatment.within(path.parent) for treatment in treatments))
-
-    def plan(self, patient: Patient) -> TherapyPlan:
-        """Return the plan on a patient; see `Scenario.plans`."""
-        return PlanBuilder(patient).plan(self.root)
-
-
 def _notes(arm: str, plan: TherapyPlan, horizon: float, response: TreatmentResponse) -> list[str]:
     days = sorted(day for course in plan.active.courses for day in course.fraction_days)
     late = sum(day >= horizon for day in days)
@@ -270,66 +244,3 @@ def json_schema() -> str:
     arms["patternProperties"] = {pattern.replace("^", f"^(?!{GRID}$)", 1): arms["patternProperties"][pattern]}
     arms["properties"] = {GRID: {"type": ["object", "array"], "description": "a radiation course; lists run"}}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-
-
-def _validated[M: BaseModel](model: type[M], content: object, name: str) -> M:
-    """Check content against a model; all that is wrong becomes one InputError."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors(include_url=False)]
-        if len(lines) == 1:
-            raise InputError(f"{name}: {lines[0]}") from error
-        raise InputError("\n  ".join([f"{name}: {len(lines)} places to mend:", *lines])) from error
-
-
-_EXPECTED = {
-    "dict_type": "expected a mapping (key: value)",
-    "model_type": "expected a mapping (key: value)",
-    "tuple_type": "expected a list",
-    "too_short": "expected at least one entry",
-    "string_too_short": "expected text",
-    "invalid_key": "expected a key that is text",
-}
-"""Kinds of error whose wording would otherwise be that of the programming language."""
-
-
-def _explain(detail: ErrorDetails) -> str:
-    """Return one line on one thing that is wrong: where, what was expected, what came."""
-    parts = [part for part in detail["loc"] if part != "[key]"]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".") or "file"
-    came = repr(detail["input"])
-    came = came if len(came) <= 60 else f"{came[:57]}…"
-    kind: str = detail["type"]
-    if kind == "extra_forbidden":
-        key = str(detail["loc"][-1])
-        near = get_close_matches(key, _known_keys(), n=1)
-        return f"{place}: unknown key. {f'Did you mean {near[0]}?' if near else 'Remove it.'}"
-    if kind == "missing":
-        return f"{place}: expected this key, it is missing. Add it."
-    if "[key]" in detail["loc"]:
-        return f"{place}: expected a name of letters, digits, '_' and '-', got {came}. Rename it."
-    if kind == "value_error":
-        return f"{place}: {str(detail['ctx']['error']).removeprefix('value: ')[:400]}"
-    expected = _EXPECTED.get(kind) or detail["msg"].replace("Input should be", "expected")
-    return f"{place}: {expected}, got {came}."
-
-
-def _known_keys() -> list[str]:
-    models = (
-        Scenario,
-        RefineOptions,
-        GrowthParameters,
-        TreatmentResponse,
-        MechanicalParameters,
-        DrugResponse,
-        Treatment,
-        Radiation,
-        Schedule,
-        Pause,
-        Boost,
-        SetUpError,
-        DrugCourse,
-        Surgery,
-    )
-    return sorted({key for model in models for key in model.model_fields})

@@ -10,11 +10,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybridtumor.demo import single_plan_scenario
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.scan import Scan
-from hybridtumor.scenario import Plan, Scenario, json_schema
+from hybridtumor.scenario import Scenario, json_schema
 from hybridtumor.targets import RECIPES
 from hybridtumor.therapy import Chemotherapy, DoseMap
 from hybridtumor.tissue import TissueMap
@@ -210,16 +211,20 @@ def test_unprepared_patient_is_refused_where_a_target_is_asked_for(patient: Pati
 
 
 def test_plan_file_is_the_list_of_one_arm(tmp_path: Path, patient: Patient) -> None:
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(example()["arms"]["stupp"]))
-    plan = Plan.load(tmp_path / "plan.yaml").plan(patient)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(example()["arms"]["stupp"]))
+    plan = single_plan_scenario("mni152", tmp_path / "my.yaml", 180, 60).plans(patient)["my"]
     expected = Scenario.parse(example()).plans(patient)["stupp"]
     np.testing.assert_array_equal(plan.courses[0].dose.values, expected.courses[0].dose.values)
     assert plan.drugs == expected.drugs
     (tmp_path / "bad.yaml").write_text("- radiotherapy: {}")
-    with pytest.raises(InputError, match=r"bad\.yaml: \[0\]\.radiotherapy: unknown key"):
-        Plan.load(tmp_path / "bad.yaml")
-    (tmp_path / "empty.yaml").write_text("[]")
-    assert Plan.load(tmp_path / "empty.yaml").plan(patient).courses == ()
+    with pytest.raises(InputError, match=r"bad\.yaml: arms\.bad\[0\]\.radiotherapy: unknown key"):
+        single_plan_scenario("mni152", tmp_path / "bad.yaml", 180, 60)
+    course = {"prescription": "60 Gy", "fractions": 30, "first_day": "2024-03-18", "target": "gtv"}
+    (tmp_path / "dated.yaml").write_text(yaml.safe_dump([{"radiation": course}]))
+    with pytest.raises(InputError, match="baseline_date"):
+        single_plan_scenario("mni152", tmp_path / "dated.yaml", 180, 60)
+    dated = single_plan_scenario("mni152", tmp_path / "dated.yaml", 180, 60, baseline_date="2024-03-01")
+    assert dated.arms["dated"][0].first_day == 17
 
 
 @pytest.mark.parametrize(
