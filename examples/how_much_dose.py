@@ -4,7 +4,7 @@ The mesh, its operators and the time steps are prepared once and shared by all p
 """
 
 import hybridtumor as ht
-from hybridtumor.simulate import GrowthSimulation
+from hybridtumor.growth_simulation import GrowthSimulation
 
 
 def main(reference: str = "mni152", doses: tuple[int, ...] = (0, 20, 40, 60), cell_size: str = "auto") -> list[float]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hybridtumor.scan import LabelMap, Scan
     from hybridtumor.scenario import Scenario
     from hybridtumor.simulate import simulate
-    from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, TherapyPlan
+    from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, Resection, TherapyPlan
     from hybridtumor.tissue import TissueMap
 
 __version__ = "0.1.0"
@@ -42,14 +42,14 @@ _HOME = {
     "scan": ("LabelMap", "Scan"),
     "scenario": ("Scenario",),
     "simulate": ("simulate",),
-    "therapy": ("Chemotherapy", "DoseMap", "Fractionation", "TherapyPlan"),
+    "therapy": ("Chemotherapy", "DoseMap", "Fractionation", "Resection", "TherapyPlan"),
     "tissue": ("TissueMap",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Chemotherapy", "ConvergenceError", "DoseMap", "Forecast", "Fractionation", "Grid", "GrowthParameters",
-    "HybridTumorError", "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "ResourceError", "Scan",
+    "HybridTumorError", "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "Resection", "ResourceError", "Scan",
     "Scenario", "TherapyPlan", "TissueMap", "TreatmentResponse", "Visit", "compare", "conformal_dose", "load_patient",
     "report", "simulate",
 ]  # fmt: skip

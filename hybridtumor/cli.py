@@ -5,7 +5,6 @@ converged, 4 resources missing, 130 interrupted, 1 a defect of hybridtumor.
 """
 
 import errno
-import os
 import signal
 import sys
 import threading
@@ -16,10 +15,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
-from rich.table import Table
 
 import hybridtumor
-from hybridtumor import terminal
+from hybridtumor import cli_clinic, terminal
 from hybridtumor.errors import HybridTumorError, InputError, ResourceError
 
 INTERRUPTED, TERMINATED, DEFECT = 130, 143, 1
@@ -157,82 +155,12 @@ def mesh(
     source = MeshSource(method, file, unit, frame, labels, parse_tissues(tissue or []))
     with terminal.progress() as tell:
         rows = mesh_patient(patient, cell_size, days, out, source, progress=tell)
-    _print_table("Mesh", ("", ""), rows)
+    terminal.print_table("Mesh", ("", ""), rows)
 
 
-@app.command
-def import_dicom(
-    source: Annotated[Path, Parameter(help="Folder of DICOM files of one patient: images, RTDOSE, RTSTRUCT, RTPLAN.")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="Patient folder to make.")],
-    identity: Annotated[
-        str | None, Parameter(name="--id", help="Pseudonym of the patient; by default the name of the folder.")
-    ] = None,
-    name: Annotated[
-        list[str] | None,
-        Parameter(help="What a series is, such as MR2=T1ce; MR2=none leaves it out.", negative=""),
-    ] = None,
-    fractions: Annotated[
-        int | None, Parameter(help="Number of fractions, where the dose is that of one of them.")
-    ] = None,
-    allow_other_frame: Annotated[
-        bool, Parameter(help="Take the coordinates of all frames of reference as one.", negative="")
-    ] = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Turn a clinic's DICOM files into a patient folder; nothing that tells who the patient is goes with them."""
-    from hybridtumor.dicom.importing import import_dicom as run_import
-
-    found = run_import(
-        source,
-        out,
-        identity=identity,
-        names=_pairs(name or [], "name"),
-        overwrite=overwrite,
-        fractions=fractions,
-        allow_other_frame=allow_other_frame,
-    )
-    _print_table(
-        "Imported",
-        ("found", "taken as", ""),
-        [(row.name, row.taken_as or "left out", row.detail) for row in found.rows],
-    )
-    print(f"patient {found.id}: {found.folder}")  # noqa: T201
-
-
-@app.command
-def export_dicom(
-    source: Annotated[Path, Parameter(help="Run folder or patient folder.")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="Folder to make: new or empty.")],
-    arm: Annotated[str | None, Parameter(help="Only this arm of a run.")] = None,
-    day: Annotated[float | None, Parameter(help="Only the follow-up of this day.")] = None,
-    dose_bits: Annotated[Literal[16, 32], Parameter(help="Of a stored dose; 16 is read by more programs.")] = 16,
-    overwrite: Overwrite = False,
-) -> None:
-    """Write scans, dose, structures and segmentation as DICOM: MR, RTDOSE, RTPLAN, RTSTRUCT, SEG."""
-    from hybridtumor.dicom.exporting import export_dicom as run_export
-
-    rows = run_export(source, out, arm=arm, day=day, dose_bits=dose_bits, overwrite=overwrite)
-    _print_table(
-        "Exported", ("", "what", "files", "where"), [(r.kind, r.label, str(r.files), r.file or r.note) for r in rows]
-    )
-
-
-@app.command
-def export_bids(
-    source: Annotated[Path, Parameter(help="Run folder or patient folder.")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="Dataset to make: new or empty.")],
-    overwrite: Overwrite = False,
-) -> None:
-    """Write a BIDS dataset: the patient's scans, and the arms under derivatives."""
-    from hybridtumor.bids_export import export_bids as run_export
-
-    _print_table("Exported", ("what", "where"), run_export(source, out, overwrite=overwrite))
+app.command(cli_clinic.import_dicom)
+app.command(cli_clinic.export_dicom)
+app.command(cli_clinic.export_bids)
 
 
 @app.command
@@ -266,7 +194,9 @@ def doctor() -> int:
     from hybridtumor.doctor import examine
 
     findings = examine()
-    _print_table("hybridtumor doctor", ("", "check", "finding"), [(_mark(f.state), f.name, f.text) for f in findings])
+    terminal.print_table(
+        "hybridtumor doctor", ("", "check", "finding"), [(_mark(f.state), f.name, f.text) for f in findings]
+    )
     return ResourceError.exit_code if any(f.state == "missing" for f in findings) else 0
 
 
@@ -351,14 +281,6 @@ def _compare(scenario: Any, out: Path, cell_size: str, *, resume: bool, overwrit
         _print_summary(folder.load_summary(), folder.report_path)
 
 
-def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """Return what texts such as ``MR2=T1ce`` say."""
-    parts = [text.partition("=") for text in texts]
-    if any(not (key and sign and value) for key, sign, value in parts):
-        raise InputError(f"--{option}: expected such as MR2=T1ce, got {' '.join(texts)!r}.")
-    return {key.strip(): value.strip() for key, _, value in parts}
-
-
 def _print_summary(summary: dict[str, Any], report_path: Path) -> None:
     """Show the figures of all arms on their last day, and where the report is."""
     rows = []
@@ -366,21 +288,10 @@ def _print_summary(summary: dict[str, Any], report_path: Path) -> None:
         volumes = [f"{arm['volume_mm3'][label][-1] / 1000:.1f}" for label in ("enhancing", "edema", "necrosis")]
         dose = f"{arm['dose']['prescribed_Gy']:g}" if arm["dose"] else "–"
         rows.append((name, dose, f"{arm['burden_mm3'][-1] / 1000:.1f}", *volumes))
-    _print_table(
+    terminal.print_table(
         f"day {summary['horizon_days']:g}", ("arm", "Gy", "burden ml", "enhancing ml", "oedema ml", "necrosis ml"), rows
     )
     print(f"report: {report_path}")  # noqa: T201
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", show_header=any(columns))
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else max(100, int(os.environ.get("COLUMNS", "100")))).print(table)
 
 
 def _mark(state: str) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from hybridtumor import mesh_file
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
+from hybridtumor.growth_simulation import GrowthSimulation, require_tumour
 from hybridtumor.manifest import Manifest, hash_of, input_hashes
 from hybridtumor.mesh_size import CELL_SIZE, require_size
 from hybridtumor.models.oxygen import local_response
@@ -28,7 +29,6 @@ from hybridtumor.patient import Patient
 from hybridtumor.prepare import load_patient
 from hybridtumor.rundir import RunFolder, check_target, opened
 from hybridtumor.scenario import EMBEDDED_PATIENT, Scenario
-from hybridtumor.simulate import GrowthSimulation, require_tumour
 from hybridtumor.solvers.petsc import MPI, on_root
 from hybridtumor.summary import arm_figures, mesh_figures
 from hybridtumor.therapy import TherapyPlan

@@ -20,6 +20,7 @@ from hybridtumor.atlas import Atlas, mni152
 from hybridtumor.baseline import Baseline, read_baseline
 from hybridtumor.dose_planning import dose_around
 from hybridtumor.forecast import Forecast
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.models import mr_signal
 from hybridtumor.models.conditioning import TherapyState
 from hybridtumor.models.render import GLIOSIS
@@ -28,7 +29,6 @@ from hybridtumor.models.visibility import label_fractions, label_map
 from hybridtumor.parameters import GrowthParameters, ImagingThresholds, TreatmentResponse
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.scan import LABELS, MODALITIES, LabelMap, Scan
-from hybridtumor.simulate import GrowthSimulation
 from hybridtumor.targets import TumourMasks, clinical_targets
 from hybridtumor.teacher import PhantomPair
 from hybridtumor.therapy import UNTREATED, Chemotherapy, Fractionation, TherapyPlan

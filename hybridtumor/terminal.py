@@ -3,12 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 LINE_EVERY = 20.0
 """Seconds between two lines about the same stage where there is no terminal."""
@@ -81,3 +83,13 @@ def say(message: str) -> None:
 def is_root() -> bool:
     """Tell whether this process is the one that talks: rank 0 under MPI, any process otherwise."""
     return all(os.environ.get(name, "0") == "0" for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK"))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show a table on standard output."""
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else max(100, int(os.environ.get("COLUMNS", "100")))).print(table)

@@ -11,13 +11,13 @@ from mpi4py import MPI
 from scipy import ndimage
 
 from hybridtumor.atlas import Atlas, mni152
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.models import mr_signal
 from hybridtumor.models.visibility import label_fractions, label_map
 from hybridtumor.parameters import GrowthParameters, ImagingThresholds
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.prepare import Progress
 from hybridtumor.scan import LabelMap, Scan
-from hybridtumor.simulate import GrowthSimulation
 from hybridtumor.tissue import TissueMap
 
 ID = "mni152"

@@ -27,7 +27,7 @@ def layer_of(module: str) -> str:
     if len(parts) > 1 and parts[1] in {"meshes", "models", "solvers"}:
         return parts[1]
     name = parts[1] if len(parts) > 1 else ""
-    if name in {"cli", "__main__"}:
+    if name in {"cli", "cli_clinic", "__main__"}:
         return "cli"
     return "vocabulary" if name in VOCABULARY else "workflow"
 

@@ -10,10 +10,10 @@ from figures import Figure
 
 from hybridtumor.errors import ConvergenceError
 from hybridtumor.forecast import Forecast
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.models.warp import jacobian
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters
 from hybridtumor.scan import Scan
-from hybridtumor.simulate import GrowthSimulation
 from hybridtumor.tissue import TissueMap
 
 DAYS = (0, 45, 90)

@@ -13,6 +13,7 @@ from test_rundir import same_files
 
 from hybridtumor.errors import ConvergenceError
 from hybridtumor.forecast import Forecast
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.manifest import Manifest
 from hybridtumor.models.cell_kill import KillSchedule
 from hybridtumor.models.damage import clearance_rate, share_left
@@ -22,7 +23,6 @@ from hybridtumor.parameters import ImagingThresholds, TreatmentResponse
 from hybridtumor.patient import Visit
 from hybridtumor.rundir import RunFolder
 from hybridtumor.scan import LABELS, Scan
-from hybridtumor.simulate import GrowthSimulation
 from hybridtumor.solvers.diffusion import Diffusion
 from hybridtumor.solvers.growth import Cells, Medium, Trajectory, grow
 from hybridtumor.solvers.time_grid import StepControl

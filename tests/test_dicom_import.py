@@ -1,6 +1,7 @@
 """A folder of DICOM files becomes a patient folder; who the patient is stays behind."""
 
 import gzip
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ from dicom_files import (
     write,
 )
 
+from hybridtumor.cli import main
+from hybridtumor.dicom.import_labels import beside_labels, drawn_labels
 from hybridtumor.dicom.importing import ImportReport, import_dicom
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
 from hybridtumor.patient import Patient
+from hybridtumor.rundir import RunFolder
 
 SHAPE = (24, 28, 14)
 AFFINE = np.array([[-2.0, 0, 0, 24], [0, -2.0, 0, 28], [0, 0, 4.0, -26], [0, 0, 0, 1]])
@@ -192,6 +196,54 @@ def test_an_incomplete_series_is_left_out_with_the_reason(tmp_path: Path) -> Non
     assert "before the first MR" in rows["CT1"].detail
     assert rows["MR3"].taken_as is None
     assert "less than 90%" in rows["MR3"].detail
+
+
+def test_contours_within_contours_become_the_segmentation() -> None:
+    x = np.arange(6)[:, None, None] * np.ones((6, 2, 2))
+    structures = {"Brain": x >= 0, "Necrosis": x == 0, "Enhancing": x < 2, "GTV_Boost": x < 3, "Edema": x < 5}
+    labels = drawn_labels(structures, Grid((6, 2, 2), np.eye(4)))
+    assert labels is not None
+    assert labels.values[:, 0, 0].tolist() == [1, 4, 1, 2, 2, 0]
+    assert list(beside_labels(structures, labels)) == ["Brain", "Enhancing", "GTV_Boost", "Edema"]
+    assert drawn_labels({"Brain": x >= 0}, Grid((6, 2, 2), np.eye(4))) is None
+
+
+def test_the_report_says_what_a_simulation_lacks(tmp_path: Path) -> None:
+    image_series(tmp_path / "in", head(GRID), GRID, **T1CE)
+    contours = {"Lens_L": [], "Lens_R": [], "Brainstem": [ring(2.0)]}
+    write(structure_dataset(contours), tmp_path / "in" / "s.dcm")
+    rows = {row.name: row for row in import_dicom(tmp_path / "in", tmp_path / "out").rows}
+    assert rows["simulation"].taken_as == "not yet"
+    assert "T1w image" in rows["simulation"].detail
+    assert "GTV" in rows["simulation"].detail
+    assert rows["RTSTRUCT1"].detail == "Brainstem; Lens_L, Lens_R left out: no closed contour"
+
+
+def test_a_simulation_takes_what_was_imported(imported: tuple[ImportReport, Path], tmp_path: Path) -> None:
+    _, folder = imported
+    assert "simulation" not in {row.name for row in imported[0].rows}
+    options = ["--days", "40", "--every", "40", "--cell-size", "8 mm", "--out", str(tmp_path / "run")]
+    assert main(["simulate", str(folder), "--plan", str(folder / "plan.yaml"), *options]) == 0
+    run = RunFolder.open(tmp_path / "run")
+    dose, given = Patient.load(folder).dose, run.load_dose("plan")
+    assert dose is not None
+    assert given is not None
+    assert np.abs(given - dose.values).max() <= 1e-3
+    course = run.load_plan("plan", Patient.load(folder).grid).courses[0]
+    assert (course.fractions, course.first_day, course.prescription) == (30, 14, 60)
+
+
+def test_without_pydicom_a_command_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_series(tmp_path / "in", head(GRID), GRID, **T1)
+    for name in [name for name in sys.modules if name.startswith(("pydicom", "hybridtumor.dicom"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    for command in ("import-dicom", "export-dicom"):
+        assert main([command, str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 4
+        assert "pip install 'hybridtumor[dicom]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

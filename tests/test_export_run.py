@@ -1,5 +1,6 @@
 """A patient and a run as DICOM: complete, valid, the same twice, and nothing in it of where it came from."""
 
+import errno
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from ball_brain import ball_density, ball_dose, ball_grid, ball_tissue
 from export_grids import all_text, read_folder
 from rt_utils import RTStructBuilder
 
+from hybridtumor.dicom import write_set
 from hybridtumor.dicom.exporting import export_dicom
 from hybridtumor.dicom.importing import import_dicom
 from hybridtumor.dicom.write_geometry import Frames
@@ -25,7 +27,7 @@ from hybridtumor.grid import Grid, resample
 from hybridtumor.manifest import Manifest
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.rundir import RunFolder
-from hybridtumor.scan import LABEL_CONVENTIONS, MODALITIES, SYNTHETIC_NOTICE, LabelMap, Scan
+from hybridtumor.scan import LABEL_CONVENTIONS, LABELS, MODALITIES, SYNTHETIC_NOTICE, LabelMap, Scan
 from hybridtumor.therapy import Fractionation, TherapyPlan
 
 CANARY = "CANARY-Doe-Jane-19610203"
@@ -148,7 +150,9 @@ def test_a_dose_is_that_of_the_run(exported: tuple[Path, list[Written]]) -> None
     data = pydicom.dcmread(exported[0] / "arms/stupp/dose.dcm")
     dose = ball_dose(GRID, PRESCRIPTION)
     frames = Frames.of(dose.grid).stack(dose.values)
-    assert np.abs(data.pixel_array * float(data.DoseGridScaling) - frames).max() <= frames.max() / 131_000  # half a step of 16 bits
+    assert (
+        np.abs(data.pixel_array * float(data.DoseGridScaling) - frames).max() <= frames.max() / 131_000
+    )  # half a step of 16 bits
     plan = pydicom.dcmread(exported[0] / "arms/stupp/plan.dcm")
     assert int(plan.FractionGroupSequence[0].NumberOfFractionsPlanned) == 30
     assert not (exported[0] / "arms/untreated/dose.dcm").exists()
@@ -185,13 +189,34 @@ def test_what_we_write_we_import(tmp_path: Path) -> None:
     import_dicom(tmp_path / "out", tmp_path / "back", identity="back")
     after = Patient.load(tmp_path / "back")
     assert set(after.baseline.scans) == set(MODALITIES)
-    for mask in (before.structures["Brain"], before.baseline.labels.mask("edema")):
+    assert list(after.structures) == ["Brain"]  # the segmentation comes back as one, not as structures
+    pairs = [(before.structures["Brain"], after.structures["Brain"])]
+    pairs += [(before.baseline.labels.mask(name), after.baseline.labels.mask(name)) for name in LABELS]
+    for mask, found in pairs:
         again = resample(mask.astype(np.float32), before.grid, after.grid, order=0)
-        assert any(np.array_equal(again > 0.5, found) for found in after.structures.values())
+        assert mask.any()
+        assert np.array_equal(again > 0.5, found)
     dose = resample(before.dose.values, before.grid, after.grid)
     assert np.abs(after.dose.values - dose).max() <= 1e-4 * PRESCRIPTION
     scan = resample(before.baseline.scans["T1w"].values, before.grid, after.grid)
     assert np.abs(after.baseline.scans["T1w"].values - scan).max() <= 1e-3 * scan.max()
+
+
+def test_an_export_that_fails_leaves_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patient().save(tmp_path / "patient")
+    out = tmp_path / "out"
+    export_dicom(tmp_path / "patient", out)
+    (out / "notes.txt").write_text("mine")
+    monkeypatch.setattr(write_set, "write_dose", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        export_dicom(tmp_path / "patient", out, overwrite=True)
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    with pytest.raises(OSError, match="No space"):
+        export_dicom(tmp_path / "patient", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_sheared_patient_is_refused_before_anything_is_deleted(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import yaml
 
 from hybridtumor.compare import compare
 from hybridtumor.errors import InputError
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.models.oxygen import local_response
 from hybridtumor.patient import Patient
 from hybridtumor.rundir import RunFolder
 from hybridtumor.scan import write_nifti
 from hybridtumor.scenario import Scenario
-from hybridtumor.simulate import GrowthSimulation
 from hybridtumor.targets import tumour_masks
 from hybridtumor.therapy import TherapyPlan
 

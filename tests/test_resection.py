@@ -6,8 +6,8 @@ from ball_brain import TUMOUR, ball_density, ball_dose, ball_grid, ball_tissue, 
 from figures import Figure
 
 from hybridtumor.forecast import Forecast
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
-from hybridtumor.simulate import GrowthSimulation
 from hybridtumor.therapy import Fractionation, Resection, TherapyPlan
 
 STILL = GrowthParameters(proliferation="0 1/day", diffusion_white="0.3 mm^2/day", diffusion_grey="0.1 mm^2/day")

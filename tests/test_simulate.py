@@ -9,10 +9,11 @@ from figures import Figure
 
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.mesh_size import auto_size, margin_mm
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.scan import Scan
-from hybridtumor.simulate import GrowthSimulation, simulate
+from hybridtumor.simulate import simulate
 from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation, TherapyPlan
 
 DAYS = (0, 20, 45, 90)

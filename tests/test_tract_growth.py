@@ -12,9 +12,10 @@ from small_run import small_patient
 from hybridtumor.diffusion_tensor import DiffusionTensor
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.patient import Patient
-from hybridtumor.simulate import GrowthSimulation, simulate
+from hybridtumor.simulate import simulate
 
 DAYS = (0, 90)
 

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from mni_brain import dice, mni_brain, mni_tumour
 
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.mesh_size import CELL_SIZE
 from hybridtumor.parameters import GrowthParameters
-from hybridtumor.simulate import GrowthSimulation
 
 DAYS, REPEATS = 180, 3
 

@@ -20,12 +20,12 @@ import numpy as np
 from mni_brain import mni_brain
 
 from hybridtumor.forecast import Forecast
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.mass_effect import figures
 from hybridtumor.models.carry import carried
 from hybridtumor.models.warp import find_origins
 from hybridtumor.parameters import MechanicalParameters
 from hybridtumor.scan import Scan
-from hybridtumor.simulate import GrowthSimulation
 from hybridtumor.tissue import TissueMap
 
 SEED, RADIUS, WIDTH, DAYS = np.array([26.0, -18.0, 26.0]), 8.0, 2.28, (0, 120, 240, 365)

@@ -37,7 +37,7 @@ def measure(size: float, horizon: float, radius: float, out: Path) -> None:
 
     from mni_brain import mni_brain, mni_tumour
 
-    from hybridtumor.simulate import GrowthSimulation
+    from hybridtumor.growth_simulation import GrowthSimulation
     from hybridtumor.solvers.petsc import MPI
 
     tissue, comm = mni_brain(), MPI.COMM_WORLD

@@ -6,8 +6,8 @@ import pytest
 from figures import Figure
 from mni_brain import around, dice, mni_brain, mni_tumour
 
+from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.parameters import GrowthParameters
-from hybridtumor.simulate import GrowthSimulation
 
 DAYS = 180
 
