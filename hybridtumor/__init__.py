@@ -49,9 +49,9 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Chemotherapy", "ConvergenceError", "DoseMap", "Forecast", "Fractionation", "Grid", "GrowthParameters",
-    "HybridTumorError", "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "Resection", "ResourceError",
-    "Scan", "Scenario", "TherapyPlan", "TissueMap", "TreatmentResponse", "Visit", "compare", "conformal_dose",
-    "load_patient", "report", "simulate",
+    "HybridTumorError", "ImagingThresholds", "InputError", "LabelMap", "Patient", "Refiner", "Resection",
+    "ResourceError", "Scan", "Scenario", "TherapyPlan", "TissueMap", "TreatmentResponse", "Visit", "compare",
+    "conformal_dose", "load_patient", "report", "simulate",
 ]  # fmt: skip
 
 

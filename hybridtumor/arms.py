@@ -23,10 +23,13 @@ from hybridtumor.schedule import WEEK, day_of, parse_moment
 GRID = "grid"
 WITH = "with"
 
-MOST_ARMS = 200
+MOST_ARMS = 100
 
 DATED = ("first_day", "day", "days", "missed")
 """Keys of treatments that hold days."""
+
+DATES = ("arms", "report_days")
+"""Keys of a scenario below which there may be dates."""
 
 LISTS = ("days",)
 """Keys whose plain value is a list already: an axis is a list of lists."""
@@ -42,6 +45,8 @@ def expanded(content: object) -> object:
     """
     if not isinstance(content, Mapping) or not isinstance(content.get("arms"), Mapping):
         return content
+    if near := [name for name in content["arms"] if str(name) != GRID and str(name).lower() == GRID]:
+        raise InputError(f"arms.{near[0]}: expected {GRID!r} in small letters.")
     arms: dict[Any, Any] = {}
     for name, arm in content["arms"].items():
         given = _grid(arm) if name == GRID and isinstance(arm, Mapping) else {name: arm}
@@ -88,13 +93,16 @@ def _name(course: Mapping[Any, Any], axes: Mapping[Any, Any]) -> str:
     parts = [str(course.get("prescription", ""))]
     if "fractions" in course:
         parts.append(f"{course['fractions']}fx")
-    for number, key in enumerate(axes):
+    for key in axes:
         if key in ("prescription", "fractions"):
             continue
         value = course[key]
-        plain = isinstance(value, (str, int, float, datetime.date)) and not isinstance(value, bool)
-        short = str(value) if plain else f"{key}{number}-{axes[key].index(value) + 1}"
-        parts.append(f"day{short}" if key == "first_day" else short)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            parts.append(f"{'day' if key == 'first_day' else key}{value:g}")
+        elif isinstance(value, str) and key != "dose":  # a file may be called after the patient
+            parts.append(value)
+        else:
+            parts.append(f"{key}{axes[key].index(value) + 1}")
     words = (re.sub(r"[^A-Za-z0-9.]+", "-" if i > 1 else "", part).strip("-.") for i, part in enumerate(parts))
     return "-".join(word for word in words if word)[:64]
 
@@ -111,7 +119,9 @@ def in_days(content: object) -> object:
         return content
     rest = {key: value for key, value in content.items() if key != "baseline_date"}
     if "baseline_date" not in content:
-        return rest | {key: _converted(rest[key], None, key) for key in ("arms",) if key in rest}
+        return rest | {
+            key: _converted(rest[key], None, key, dated=key == "report_days") for key in DATES if key in rest
+        }
     if "baseline_weekday" in rest:
         raise InputError("baseline_weekday: expected it or baseline_date, got both. Remove one of them.")
     try:
@@ -120,10 +130,12 @@ def in_days(content: object) -> object:
         raise InputError(
             f"baseline_date: expected a date such as 2024-03-01, got {content['baseline_date']!r}."
         ) from error
-    for key in ("arms", "report_days"):
-        if key in rest:
-            rest[key] = _converted(rest[key], baseline, key, dated=key == "report_days")
-    return rest | {"baseline_weekday": WEEK[baseline.weekday()]}
+    return rest | _dated(rest, baseline) | {"baseline_weekday": WEEK[baseline.weekday()]}
+
+
+def _dated(content: Mapping[Any, Any], baseline: datetime.date | None) -> dict[str, Any]:
+    """Return what of a scenario may hold dates, in days."""
+    return {key: _converted(content[key], baseline, key, dated=key == "report_days") for key in DATES if key in content}
 
 
 def _converted(value: Any, baseline: datetime.date | None, place: str, *, dated: bool = False) -> Any:
@@ -134,6 +146,8 @@ def _converted(value: Any, baseline: datetime.date | None, place: str, *, dated:
         return [_converted(part, baseline, f"{place}[{i}]", dated=dated) for i, part in enumerate(value)]
     if not dated or not isinstance(value, (str, datetime.date)):
         return value
+    if isinstance(value, str) and not re.match(r"\s*\d{4}-", value):
+        raise InputError(f"{place}: expected a plain number of days or a date such as 2024-03-11, got {value!r}.")
     if baseline is None:
         raise InputError(
             f"{place}: expected days since the baseline scan, got the date {value}."

@@ -84,6 +84,15 @@ def load_bids(folder: Path | str, build: Build) -> Patient:
     return build(subject.root, folder, subject.contents(subject.sessions() if one is None else [one]))
 
 
+def subject_files(folder: Path | str) -> tuple[Path, list[Path]]:
+    """Return the root of the dataset and, sorted, all files in it that `load_bids` may read for a subject."""
+    folder = Path(folder).resolve()
+    home = folder.parent if folder.name.startswith("ses-") else folder
+    pipelines = _entries(home.parent / "derivatives")
+    found = {p for place in (home.parent, *pipelines) for p in (place / home.name).rglob("*") if p.is_file()}
+    return home.parent, sorted(found.union(*(pipeline.glob("*dseg.tsv") for pipeline in pipelines)))
+
+
 @dataclass(frozen=True)
 class _Subject:
     root: Path

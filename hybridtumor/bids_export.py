@@ -61,9 +61,13 @@ def export_bids(source: Path | str, out: Path | str, *, overwrite: bool = False)
     _make_room(source, out, overwrite=overwrite)
     days = sorted({visit.day for visit in patient.visits}.union(*(arm.days for arm in arms)))
     dataset = Dataset(out, as_label(patient.id.removeprefix("sub-"), otherwise="patient"), _sessions(days), patient)
-    dataset.describe()
-    rows = [("subject", f"sub-{dataset.subject}"), ("sessions", str(len(days))), *_write_patient(dataset)]
-    return rows + [(f"arm {arm.name}", f"{len(arm.write(dataset))} images, desc-{arm.label}") for arm in arms]
+    try:
+        dataset.describe()
+        rows = [("subject", f"sub-{dataset.subject}"), ("sessions", str(len(days))), *_write_patient(dataset)]
+        return rows + [(f"arm {arm.name}", f"{len(arm.write(dataset))} images, desc-{arm.label}") for arm in arms]
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # it was new or empty: a dataset is whole or not there
+        raise
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from scipy import ndimage
 
 from hybridtumor.baseline import Baseline
 from hybridtumor.follow_up import FollowUpVisit
-from hybridtumor.grid import BoolArray
 
 Array = NDArray[np.float32]
 
@@ -26,7 +25,7 @@ PURE = 0.95
 """Share of CSF from which a voxel's intensity counts as that of fluid."""
 
 
-def with_cavity(visit: FollowUpVisit, baseline: Baseline, cavity: BoolArray | None) -> FollowUpVisit:
+def with_cavity(visit: FollowUpVisit, baseline: Baseline, cavity: Array | None) -> FollowUpVisit:
     """Return a visit with fluid in a cavity; the visit itself without one.
 
     Parameters
@@ -36,11 +35,12 @@ def with_cavity(visit: FollowUpVisit, baseline: Baseline, cavity: BoolArray | No
     baseline
         The baseline carried to that day, of which the brightness of fluid is taken.
     cavity
-        Where the tissue taken out would be on that day, shape ``baseline.grid.shape``.
+        Share of every voxel that has been taken out, where its tissue would be on that day, shape
+        ``baseline.grid.shape``.
     """
     if cavity is None or not cavity.any():
         return visit
-    soft = ndimage.gaussian_filter(cavity.astype(np.float32), EDGE / baseline.grid.voxel_size)
+    soft = ndimage.gaussian_filter(cavity, EDGE / baseline.grid.voxel_size)
     share = np.where(soft > 0.01, soft, 0).astype(np.float32)
     fluid = fluid_level(baseline)
 
@@ -52,7 +52,7 @@ def with_cavity(visit: FollowUpVisit, baseline: Baseline, cavity: BoolArray | No
         images=filled(visit.images),
         mean=filled(visit.mean),
         std={name: (1 - share) * spread for name, spread in visit.std.items()},
-        labels=replace(visit.labels, values=np.where(cavity, 0, visit.labels.values).astype(np.uint8)),
+        labels=replace(visit.labels, values=np.where(cavity > 0.5, 0, visit.labels.values).astype(np.uint8)),
         mask=np.maximum(visit.mask, share),
     )
 

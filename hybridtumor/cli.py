@@ -250,12 +250,14 @@ def explain(error: BaseException) -> tuple[int, str]:
             ResourceError.exit_code,
             "error: expected enough memory, there was none left. Use larger cells (--cell-size) or fewer report days.",
         )
-    if isinstance(error, OSError):
-        code = ResourceError.exit_code if error.errno in DISK_FULL else InputError.exit_code
-        return (
-            code,
-            f"error: {error.filename or 'file system'}: expected to read or write it, got: {error.strerror or error}.",
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return ResourceError.exit_code, (
+            f"error: {error.filename or 'disk'}: expected room to write, there is none left ({error.strerror})."
+            " Free some, or choose another disk."
         )
+    if isinstance(error, OSError):
+        name = error.filename or "file system"
+        return InputError.exit_code, f"error: {name}: expected to read or write it, got: {error.strerror or error}."
     return (
         DEFECT,
         f"error: a defect of hybridtumor: {type(error).__name__}: {error}. Run again with --debug and report it.",

@@ -81,7 +81,7 @@ def export_bids(
     """Write a BIDS dataset: the patient's scans, and the arms under derivatives."""
     from hybridtumor.bids_export import export_bids as run_export
 
-    print_table("Exported", ("what", "where"), run_export(source, out, overwrite=overwrite))
+    print_table("Exported", ("what", "how much"), run_export(source, out, overwrite=overwrite))
 
 
 def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from hybridtumor.mesh_size import CELL_SIZE, require_size
 from hybridtumor.models.oxygen import local_response
 from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.patient import Patient
+from hybridtumor.plan_file import map_name
 from hybridtumor.prepare import load_patient
 from hybridtumor.rundir import RunFolder, check_target, opened
 from hybridtumor.scenario import EMBEDDED_PATIENT, Scenario
@@ -97,6 +98,7 @@ def compare(
     require_size(cell_size)
     if patient.tissue is not None and patient.density is not None:
         require_tumour(patient.tissue, patient.density)
+    local_response(patient, scenario.response)  # refused now, not after the folder is made
     with ExitStack() as stack:
         folder = on_root(comm, lambda: stack.enter_context(opened(root, manifest, resume=resume, overwrite=overwrite)))
         patient = on_root(comm, lambda: _save_inputs(folder, scenario, patient, plans, seconds))
@@ -211,6 +213,7 @@ def _simulate(
             mechanics=scenario.mechanics,
             tensor=patient.diffusion_tensor,
             cell_size=cell_size,
+            surgery=any(plan.resections for plan in plans.values()),
         )
         local = local_response(patient, scenario.response)
         steps = simulation.shared_steps(plans.values(), scenario.report_days)
@@ -271,13 +274,14 @@ def _copies(scenario: Scenario) -> dict[tuple[str, int], str]:
     """Return where the run folder keeps its copies of these files, on the patient's grid (`plan_file`)."""
     copies = {}
     for arm, treatments in scenario.arms.items():
-        courses = cavities = 0
+        courses = 0
+        cuts = [(t.resection.day, number) for number, t in enumerate(treatments) if t.resection is not None]
+        place = {number: k for k, (_, number) in enumerate(sorted(cuts), start=1)}  # a plan keeps them in order of time
         for number, treatment in enumerate(treatments):
             courses += 0 if treatment.radiation is None else treatment.radiation.phases
-            cavities += treatment.resection is not None
             if treatment.file is not None:
-                kind = f"course{courses}" if treatment.radiation is not None else f"cavity{cavities}"
-                copies[arm, number] = f"plans/{arm}_{kind}.nii.gz"
+                kind, count = ("cavity", place[number]) if number in place else ("course", courses)
+                copies[arm, number] = f"plans/{map_name(arm, kind, count)}"
     return copies
 
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -106,16 +106,25 @@ def drawing() -> Finding:
 
 def smooth_meshes() -> Finding:
     """Look for the extra `mesh`: smooth boundaries and meshes from files."""
+    return _extra("mesh", ("pytetwild", "meshio", "h5py"), "smooth meshes and meshes from files are left out")
+
+
+def clinic() -> Finding:
+    """Look for the extra `dicom`: files of clinics in and out."""
+    return _extra("dicom", ("pydicom", "highdicom"), "DICOM is left out")
+
+
+def _extra(extra: str, names: Sequence[str], without: str) -> Finding:
+    """Look for the distributions of an extra."""
     versions, lacks = [], []
-    for name in ("pytetwild", "meshio", "h5py"):
+    for name in names:
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             lacks.append(name)
     if not lacks:
-        return Finding("extra mesh", "ok", ", ".join(versions))
-    hint = "smooth meshes and meshes from files are left out; install hybridtumor[mesh]"
-    return Finding("extra mesh", "weak", f"no {', '.join(lacks)}; {hint}")
+        return Finding(f"extra {extra}", "ok", ", ".join(versions))
+    return Finding(f"extra {extra}", "weak", f"no {', '.join(lacks)}; {without}; install hybridtumor[{extra}]")
 
 
 def threads() -> Finding:
@@ -148,7 +157,7 @@ def package() -> Finding:
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
     package, python, machine, threads, memory, compiler, finite_elements, torch, weights, drawing,
-    smooth_meshes,
+    smooth_meshes, clinic,
 )  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray
 from hybridtumor.margins import require_mask
 from hybridtumor.targets import RECIPES, TargetPhase, split_fractions
-from hybridtumor.targets import gross_tumour as gross_tumour
 from hybridtumor.therapy import DoseMap
 from hybridtumor.tissue import TissueMap
 
@@ -39,7 +38,12 @@ TARGET_MARGINS = MappingProxyType({name: RECIPES[name].phases[-1].margin for nam
 
 
 def relative_dose(
-    target: BoolArray, tissue: TissueMap, *, margin: float = PLANNING_MARGIN, falloff: float = FALL_OFF
+    target: BoolArray,
+    tissue: TissueMap,
+    *,
+    margin: float = PLANNING_MARGIN,
+    falloff: float = FALL_OFF,
+    shown: BoolArray | None = None,
 ) -> NDArray[np.float64]:
     """Return the dose around a clinical target as a fraction of the prescription, in [0, 1].
 
@@ -53,6 +57,8 @@ def relative_dose(
         p, from the clinical to the planning target, mm.
     falloff
         ℓ, length over which the dose falls by a factor e, mm.
+    shown
+        Where there is a dose at all, shape ``tissue.grid.shape``; None: in the head. The target is always part of it.
 
     Raises
     ------
@@ -63,7 +69,8 @@ def relative_dose(
     if margin < 0 or falloff <= 0:
         raise InputError(f"dose: expected a margin ≥ 0 mm and a fall-off > 0 mm, got {margin:g} and {falloff:g}.")
     distance = ndimage.distance_transform_edt(~target, sampling=tissue.grid.voxel_size)
-    return np.asarray(np.where(tissue.head | target, np.exp(-np.maximum(distance - margin, 0) / falloff), 0.0))
+    where = (tissue.head if shown is None else shown) | target
+    return np.asarray(np.where(where, np.exp(-np.maximum(distance - margin, 0) / falloff), 0.0))
 
 
 def dose_around(

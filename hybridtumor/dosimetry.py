@@ -84,10 +84,10 @@ def eqd2_map(plan: TherapyPlan, alpha_beta: float, *, repair_half_time: float = 
 
 
 def prescribed_bed(plan: TherapyPlan, alpha_beta: float, *, repair_half_time: float = 0.0) -> float:
-    """Return the biologically effective dose at a point that receives the prescription of every course, Gy."""
+    """Return the biologically effective dose where every course gives its highest prescription, Gy: in its boost."""
     point = Grid((1, 1, 1), np.eye(4))
     courses = tuple(
-        replace(course, dose=DoseMap(np.full((1, 1, 1), course.prescribed_dose, np.float32), point))
+        replace(course, dose=DoseMap(np.full((1, 1, 1), course.highest_dose, np.float32), point))
         for course in plan.courses
     )
     return float(cell_kill.radiation_bed(TherapyPlan(courses), alpha_beta, repair_half_time=repair_half_time).item())
@@ -209,14 +209,17 @@ def dose_figures(
     Returns
     -------
     dict or None
-        ``prescribed_Gy``; ``mean_tumour_Gy``; ``BED_Gy`` and ``EQD2_Gy`` of the prescription. Courses add.
+        ``prescribed_Gy``; ``boost_Gy`` with an integrated boost; ``mean_tumour_Gy``; ``BED_Gy`` and ``EQD2_Gy`` of the
+        highest prescription, that of the boost. Courses add.
     """
     given = plan.active
     if not given.courses:
         return None
     effective = prescribed_bed(given, alpha_beta, repair_half_time=repair_half_time)
+    boosted = any(course.boost is not None for course in given.courses)
     return {
         "prescribed_Gy": float(sum(course.prescribed_dose for course in given.courses)),
+        **({"boost_Gy": float(sum(course.highest_dose for course in given.courses))} if boosted else {}),
         "mean_tumour_Gy": mean_dose(given.total_dose(given.courses[0].dose.grid), tumour),
         "BED_Gy": effective,
         "EQD2_Gy": effective / (1 + 2 / alpha_beta),

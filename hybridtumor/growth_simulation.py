@@ -22,7 +22,7 @@ from hybridtumor.forecast import Forecast, MeshFields
 from hybridtumor.grid import Grid
 from hybridtumor.head_mechanics import HeadMechanics
 from hybridtumor.mesh_choice import LATTICE, MeshSource, choose_mesh
-from hybridtumor.mesh_size import CELL_SIZE, COARSEST, auto_size, margin_mm, require_size
+from hybridtumor.mesh_size import CELL_SIZE, COARSEST, margin_mm, size_for
 from hybridtumor.meshes.brain import BrainMesh
 from hybridtumor.meshes.domain import Domain, distribute
 from hybridtumor.meshes.quality import edge_lengths
@@ -98,6 +98,7 @@ class GrowthSimulation:
         tensor: DiffusionTensor | None = None,
         cell_size: str | pint.Quantity = CELL_SIZE,
         mesh: MeshSource = LATTICE,
+        surgery: bool = False,
         comm: MPI.Intracomm = MPI.COMM_WORLD,
     ) -> "GrowthSimulation":
         """Mesh the brain and assemble the operators.
@@ -118,6 +119,8 @@ class GrowthSimulation:
             Edge length of the cells there, or ``"auto"``.
         mesh
             Which mesh: the lattice, a smooth one, or one from a file.
+        surgery
+            Whether a plan takes tissue out, whose sharp edge needs small cells.
         comm
             The ranks that work together.
 
@@ -127,7 +130,7 @@ class GrowthSimulation:
             The tumour is empty or outside the brain, or the cell size is neither a positive length nor ``"auto"``.
         """
         law = GrowthParameters() if growth is None else growth
-        size = require_size(cell_size) or auto_size(law, horizon)
+        size = size_for(cell_size, law, horizon, surgery=surgery)
         tissue.grid.require_same(density.grid, "density")
         values = require_tumour(tissue, density)
         seconds: dict[str, float] = {}

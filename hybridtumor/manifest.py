@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hybridtumor.bids import is_bids_subject, subject_files
 from hybridtumor.errors import InputError
 from hybridtumor.scan import write_bytes
 
@@ -121,14 +122,17 @@ def hash_of(path: Path) -> str:
 
 
 def input_hashes(reference: str | Path) -> dict[str, str]:
-    """Return name to SHA-256 of the NIfTI and YAML files of a patient folder; nothing for an embedded patient."""
+    """Return name to SHA-256 of the files that a patient folder is read from; nothing for an embedded patient.
+
+    Of a BIDS subject, whose files lie all over its dataset, that is every image, sidecar and table about it.
+    """
     folder = Path(reference)
     if not folder.is_dir():
         return {}
-    files = sorted(
-        p for p in folder.rglob("*") if p.is_file() and p.name.endswith((".nii", ".nii.gz", ".yaml", ".yml"))
-    )
-    return {p.relative_to(folder).as_posix(): sha256_of(p) for p in files}
+    bids = is_bids_subject(folder)
+    root, files = subject_files(folder) if bids else (folder, sorted(folder.rglob("*")))
+    kinds = (".nii", ".nii.gz", ".yaml", ".yml", *((".json", ".tsv") if bids else ()))
+    return {p.relative_to(root).as_posix(): sha256_of(p) for p in files if p.is_file() and p.name.endswith(kinds)}
 
 
 def _version(distribution: str) -> str:

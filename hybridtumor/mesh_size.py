@@ -23,6 +23,10 @@ LONGEST_MARGIN = 60.0
 """mm. Farther than this from today's tumour the cells are never fine."""
 
 
+SURGERY_SIZE = 2.0
+"""mm. The wall of a cavity is sharp: with cells of 4 mm 5 to 14 % too many cells were left, with these 1 to 2.5 %."""
+
+
 def margin_mm(growth: GrowthParameters, horizon: float) -> float:
     """Return how far beyond today's tumour the mesh has to be fine, mm.
 
@@ -40,6 +44,21 @@ def auto_size(growth: GrowthParameters, horizon: float) -> float:
     """
     shrink = min(1.0, np.sqrt(SHORT_RUN / max(growth.proliferation * horizon, SHORT_RUN)))
     return float(np.clip(WIDTHS_PER_CELL * growth.front_width * shrink, *AUTO_SIZES))
+
+
+def size_for(cell_size: str | pint.Quantity, growth: GrowthParameters, horizon: float, *, surgery: bool) -> float:
+    """Return the edge length of the cells at the front, mm; ``"auto"`` goes by the front, and by the edge of a cavity.
+
+    Raises
+    ------
+    InputError
+        As `require_size`.
+    """
+    stated = require_size(cell_size)
+    if stated is not None:
+        return stated
+    size = auto_size(growth, horizon)
+    return min(size, SURGERY_SIZE) if surgery else size
 
 
 def require_size(cell_size: str | pint.Quantity) -> float | None:

@@ -27,6 +27,9 @@ Category = Literal["CR", "PR", "SD", "PD"]
 CARRYING_CAPACITY = 7.5e5
 """cells/mm³ at density 1; value in common use."""
 
+LATE_REPAIR_HALF_TIME = 4 / 24
+"""days. Half-time of repair in late-responding tissue where repair is accounted for at all; a value in common use."""
+
 LATE_ALPHA_BETA = 3.0
 """Gy. α/β of late effects in normal brain (QUANTEC: Lawrence et al., Int. J. Radiat. Oncol. Biol. Phys. 2010)."""
 

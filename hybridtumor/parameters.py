@@ -161,8 +161,10 @@ class TreatmentResponse(_Parameters):
             raise InputError("response: expected a half-time of damaged cells that is not negative.")
         if self.transition_dose is not None and self.transition_dose <= 0:
             raise InputError("response: expected a positive transition dose.")
-        if self.repair_half_time < 0:
-            raise InputError("response: expected a half-time of repair that is not negative.")
+        if not 0 <= self.repair_half_time <= 1:
+            raise InputError(
+                f"response: expected a half-time of repair between 0 and 24 h, got {24 * self.repair_half_time:g} h."
+            )
         if not 1 <= self.oxygen_enhancement <= 4:
             raise InputError(
                 f"response: expected an oxygen enhancement between 1 and 4, got {self.oxygen_enhancement:g}."

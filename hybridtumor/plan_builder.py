@@ -5,6 +5,7 @@ Targets and doses derive from the patient of day 0, and from the cavity of a res
 
 from collections.abc import Sequence
 from functools import cached_property, reduce
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,22 +69,25 @@ class PlanBuilder:
         given: list[Given] = [
             Resection(self._cavity(cut), self._patient.grid, cut.day, cut.residual) for cut in surgery
         ]
-        for treatment in treatments:
+        for number, treatment in enumerate(treatments):
             if treatment.radiation is not None:
                 before = tuple(cut for cut in surgery if cut.day < treatment.radiation.first_fraction)
-                given += self._courses(treatment.radiation, before)
+                given += self._courses(treatment.radiation, before, number)
             if treatment.chemotherapy is not None:
                 given.append(treatment.chemotherapy.course())
         return TherapyPlan.of(*given)
 
-    def _courses(self, course: Radiation, surgery: tuple[Surgery, ...]) -> list[Fractionation]:
-        """Return one course for every phase, one after the other."""
+    def _courses(self, course: Radiation, surgery: tuple[Surgery, ...], number: int) -> list[Fractionation]:
+        """Return one course for every phase, one after the other; `number` is that of the entry."""
         days, courses, first = course.times(self._weekday), [], 0
         for fractions, prescription, dose in self._phases(course, surgery):
             times = days[first : first + fractions]
             first += fractions
             delivery = course.delivery_time or 0.0
-            courses.append(Fractionation(dose, fractions, times[0], times, prescription, delivery))
+            boost = None if course.boost is None else course.boost.prescription * fractions / course.fractions
+            courses.append(
+                Fractionation(dose, fractions, times[0], times, prescription, delivery, boost, number, _remark(course))
+            )
         return courses
 
     def _phases(self, course: Radiation, surgery: tuple[Surgery, ...]) -> tuple[Phase, ...]:
@@ -95,8 +99,8 @@ class PlanBuilder:
             else:
                 phases = tuple(self._planned(course, surgery))
             error = course.setup_error
-            if error is not None:
-                head = self._tissue.head
+            if error is not None:  # beyond the head a planned dose goes on; a synthetic one ends there
+                head = None if course.dose is not None else self._shown
                 phases = tuple(
                     (n, p, displaced(dose, shift=error.shift, rotation=error.rotation, head=head))
                     for n, p, dose in phases
@@ -114,7 +118,7 @@ class PlanBuilder:
                 continue
             shape = self._shape(course.target or "", number, course, surgery)
             if course.boost is not None:
-                ratio = course.boost.prescription / course.prescription
+                ratio = course.boost.prescription / course.prescription if course.prescription > 0 else 1.0
                 shape = np.maximum(shape, ratio * self._shape(course.boost.target, -1, course.boost, surgery))
             part = course.prescription * (count / course.fractions)
             phases.append((count, part, DoseMap((part * shape).astype(np.float32), self._patient.grid)))
@@ -127,7 +131,9 @@ class PlanBuilder:
         key = (recipe, number, course.ctv_margin, margin, falloff, surgery)
         if key not in self._shapes:
             target = self._targets(recipe, course.ctv_margin, surgery)[number][1]
-            self._shapes[key] = dose_planning.relative_dose(target, self._tissue, margin=margin, falloff=falloff)
+            self._shapes[key] = dose_planning.relative_dose(
+                target, self._tissue, margin=margin, falloff=falloff, shown=self._shown
+            )
         return self._shapes[key]
 
     def _targets(
@@ -201,6 +207,11 @@ class PlanBuilder:
                     f"resection: expected a structure of patient {patient.id}, which has {known}; got {structure!r}."
                 )
             return patient.structures[structure]
+        if not Path(name).is_file():
+            raise InputError(
+                "resection: expected core, whole, 'structure NAME' or a NIfTI file of 0 and 1, got"
+                f" {Path(name).name!r}."
+            )
         scan = Scan.load(name)
         if not np.isin(scan.values, (0, 1)).all() or not scan.values.any():
             raise InputError(f"{name}: expected a cavity of 0 and 1, not empty.")
@@ -208,6 +219,11 @@ class PlanBuilder:
         if not mask.any():
             raise InputError(f"{name}: expected a cavity inside the patient's images, it lies outside of them.")
         return mask
+
+    @cached_property
+    def _shown(self) -> BoolArray:
+        """Where a dose is shown: the head, and the structures beyond the tissue map, such as the eyes."""
+        return np.logical_or.reduce([self._tissue.head, *self._patient.structures.values()])
 
     @cached_property
     def _masks(self) -> TumourMasks:
@@ -221,3 +237,16 @@ class PlanBuilder:
                 " (hybridtumor.prepare.load_patient)."
             )
         return self._patient.tissue
+
+
+def _remark(course: Radiation) -> str:
+    """Return what else there is to say of a course."""
+    error = course.setup_error
+    if error is None:
+        return ""
+    parts = []
+    if any(error.shift):
+        parts.append("shifted by " + ", ".join(f"{mm:g}" for mm in error.shift) + " mm (right, front, top)")
+    if any(error.rotation):
+        parts.append("turned by " + ", ".join(f"{angle:g}°" for angle in error.rotation))
+    return " and ".join(parts)

@@ -13,11 +13,16 @@ from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, Resection,
 DOSE_SIDECAR = {"quantity": "absorbed dose, total of the course", "unit": "Gy", "notice": SYNTHETIC_NOTICE}
 
 
+def map_name(arm: str, kind: str, number: int) -> str:
+    """Return the file name of a dose map or a cavity of an arm; no arm can be called so."""
+    return f"{arm}~{kind}{number}.nii.gz"
+
+
 def save_plan(plan: TherapyPlan, path: Path) -> None:
     """Write a plan as JSON and its dose maps beside it; the JSON comes last, so that it never names a missing file."""
     courses = []
     for number, course in enumerate(plan.courses, start=1):
-        name = f"{path.stem}_course{number}.nii.gz"
+        name = map_name(path.name.removesuffix(".json"), "course", number)
         write_nifti(
             path.with_name(name),
             course.dose.values,
@@ -33,12 +38,15 @@ def save_plan(plan: TherapyPlan, path: Path) -> None:
                 "days": None if course.days is None else list(course.days),
                 "prescription_Gy": course.prescription,
                 "delivery_time_days": course.delivery_time,
+                "boost_Gy": course.boost,
+                "entry": course.entry,
+                "remark": course.remark,
             }
         )
     drugs = [{"drug": drug.drug, "doses_day_mg_per_m2": [list(dose) for dose in drug.doses]} for drug in plan.drugs]
     resections = []
     for number, cut in enumerate(plan.resections, start=1):
-        name = f"{path.stem}_cavity{number}.nii.gz"
+        name = map_name(path.name.removesuffix(".json"), "cavity", number)
         write_nifti(
             path.with_name(name),
             cut.cavity.astype(np.uint8),
@@ -73,6 +81,9 @@ def load_plan(path: Path, grid: Grid) -> TherapyPlan:
                 days=None if course["days"] is None else tuple(course["days"]),
                 prescription=course["prescription_Gy"],
                 delivery_time=course.get("delivery_time_days", 0.0),
+                boost=course.get("boost_Gy"),
+                entry=course.get("entry"),
+                remark=course.get("remark", ""),
             )
             for course in courses
         ),

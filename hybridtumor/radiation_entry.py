@@ -18,6 +18,12 @@ PATIENTS_DOSE = "patient"
 
 NIFTI = (".nii", ".nii.gz")
 
+LONGEST = 100.0
+"""mm. Longer margins, fall-offs and shifts are units mistaken."""
+
+STEEPEST = 45.0
+"""Degrees. No patient is set up with a larger rotation."""
+
 Day = Annotated[
     float,
     Field(strict=True, ge=0, le=100_000, allow_inf_nan=False),
@@ -80,6 +86,12 @@ class Schedule(Entry):
     missed: tuple[Day, ...] = ()
     pauses: tuple[Pause, ...] = ()
 
+    @model_validator(mode="after")
+    def _gap_is_used(self) -> Self:
+        if self.per_day == 1 and "gap" in self.model_fields_set:
+            raise InputError("gap: expected only with several fractions a day. Remove it, or add per_day.")
+        return self
+
     def calendar(self, weekday: int | None) -> Calendar:
         """Return the calendar for a baseline scan on that weekday, 0 for Monday; None: it is not known."""
         return Calendar(
@@ -90,6 +102,21 @@ class Schedule(Entry):
             frozenset(int(day) for day in self.missed),
             tuple((pause.after, pause.rest) for pause in self.pauses),
         )
+
+
+def require_shape(ctv_margin: float | None, ptv_margin: float | None, falloff: float | None) -> None:
+    """Refuse what no dose around a target looks like, mm.
+
+    Raises
+    ------
+    InputError
+        A margin that is negative or larger than `LONGEST`, a fall-off that is not positive or as large.
+    """
+    for margin in (ctv_margin, ptv_margin):
+        if margin is not None and not 0 <= margin <= LONGEST:
+            raise InputError(f"expected margins that are not negative, and at most {LONGEST:g} mm, got {margin:g} mm.")
+    if falloff is not None and not 0 < falloff <= LONGEST:
+        raise InputError(f"expected a falloff that is positive, and at most {LONGEST:g} mm, got {falloff:g} mm.")
 
 
 class Boost(Entry):
@@ -125,6 +152,15 @@ class SetUpError(Entry):
 
     shift: Vector = ("0 mm", "0 mm", "0 mm")
     rotation: Angles = ("0 deg", "0 deg", "0 deg")
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        if max(map(abs, self.shift)) > LONGEST or max(map(abs, self.rotation)) > STEEPEST:
+            raise InputError(
+                f"setup_error: expected a shift of at most {LONGEST:g} mm and a rotation of at most {STEEPEST:g}°, got"
+                f" {self.shift} mm and {self.rotation}°."
+            )
+        return self
 
 
 class Radiation(Entry):
@@ -206,6 +242,12 @@ class Radiation(Entry):
             raise InputError(f"days: expected days in order of time, got {list(self.days)}.")
         if self.days is not None and self.schedule is not None:
             raise InputError("schedule: expected only with first_day; `days` says it all. Remove one of them.")
+        late = [pause.after for pause in self.schedule.pauses if pause.after >= self.fractions] if self.schedule else []
+        if late:
+            raise InputError(
+                f"schedule.pauses: expected a pause before the last of {self.fractions} fractions, got one after"
+                f" {late[0]}."
+            )
         return self
 
     @model_validator(mode="after")
@@ -222,11 +264,10 @@ class Radiation(Entry):
             raise InputError("dose_unit: expected Gy or cGy with a dose file, which does not say. Add dose_unit.")
         if self.dose_file is None and (self.dose_unit is not None or self.dose_is != "total"):
             raise InputError("dose_unit, dose_is: expected only with a dose file. Remove them.")
-        for margin in (self.ctv_margin, self.ptv_margin):
-            if margin is not None and margin < 0:
-                raise InputError("expected margins that are not negative.")
-        if self.falloff is not None and self.falloff <= 0:
-            raise InputError("expected a falloff that is positive.")
+        for part in (self, *(() if self.boost is None else (self.boost,))):
+            require_shape(part.ctv_margin, part.ptv_margin, part.falloff)
+        if self.boost is not None and self.prescription == 0 < self.boost.prescription:
+            raise InputError("boost: expected a course with a dose of its own, got a prescription of 0 Gy.")
         if self.boost is not None and self.boost.prescription < self.prescription:
             raise InputError(
                 f"boost: expected at least the prescription of {self.prescription:g} Gy, got"

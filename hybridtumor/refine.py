@@ -28,7 +28,6 @@ from hybridtumor.cavity import with_cavity
 from hybridtumor.errors import InputError
 from hybridtumor.follow_up import FollowUp, FollowUpVisit
 from hybridtumor.forecast import Forecast
-from hybridtumor.grid import BoolArray
 from hybridtumor.models.carry import carried
 from hybridtumor.models.conditioning import IMAGE_CHANNELS, Condition, TherapyState
 from hybridtumor.models.contrast import CONTRAST_SHAPE
@@ -254,14 +253,14 @@ def _today(
     untreated: Forecast | None,
     patient: Patient,
     day: float,
-    cavity: BoolArray | None,
+    cavity: Array | None,
 ) -> tuple[Baseline, DayFields]:
     """Return the baseline and the fields of a day, both where the tissue is on that day."""
     if forecast.displacement is None or day not in forecast.days:
         return baseline, replace(_fields_of(forecast, untreated, patient, day, None), cavity=cavity)
     origins = find_origins(forecast.displacement[forecast.days.index(day)], forecast.grid)
     if cavity is not None:
-        cavity = carried(cavity.astype(np.uint8), origins, order=0) > 0
+        cavity = carried(cavity, origins, order=0)
     return baseline.carried(origins), replace(_fields_of(forecast, untreated, patient, day, origins), cavity=cavity)
 
 

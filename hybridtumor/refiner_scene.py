@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridtumor.baseline import Baseline
-from hybridtumor.grid import BoolArray
 from hybridtumor.models.conditioning import Condition, FieldStack
 from hybridtumor.models.denoiser import STRIDE
 from hybridtumor.models.render import FADE, Rendering, render
@@ -30,15 +29,15 @@ Array = NDArray[np.float32]
 class DayFields:
     """What the growth layer says of one day, (X, Y, Z) each, on the patient's grid, where the tissue is on that day.
 
-    Densities are those that MRI sees: living and damaged cells. `cavity` is what surgery has taken out, (X, Y, Z), or
-    None.
+    Densities are those that MRI sees: living and damaged cells. `cavity` is the share that surgery has taken out,
+    (X, Y, Z), or None.
     """
 
     density_day0: Array
     density: Array
     density_untreated: Array
     log_kill: Array
-    cavity: BoolArray | None = None
+    cavity: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ def by_day(figures: Figures) -> list[tuple[str, list[str]]]:
         table += [(f"{name}, on the images", _millilitres(volumes[label])) for label, name in LABEL_NAMES.items()]
     category = (figures.get("response") or {}).get("category")
     if category:
-        table.append(("Response of the visible volume (model)", [NONE, *category]))
+        table.append(("Response of the visible volume against day 0 (model)", [NONE, *category]))
     return table
 
 
@@ -88,7 +88,12 @@ def treatment(plan: TherapyPlan, horizon: float) -> str:
     for course in plan.active.courses:
         days = course.fraction_days
         early = sum(day < horizon for day in days)
-        part = f"{course.prescribed_dose:g} Gy in {course.fractions} fractions, days {int(days[0])} to {int(days[-1])}"
+        boost = "" if course.boost is None else f", with a boost to {course.boost:g} Gy,"
+        remark = f", {course.remark}" if course.remark else ""
+        part = (
+            f"{course.prescribed_dose:g} Gy{boost} in {course.fractions} fractions, days {int(days[0])} to"
+            f" {int(days[-1])}{remark}"
+        )
         parts.append(part if early == len(days) else f"{part}, {early} of them before day {horizon:g}")
     for drug in plan.active.drugs:
         given = [day for day, _ in drug.doses if day < horizon]

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -43,7 +44,10 @@ EMBEDDED_PATIENT = "mni152"
 SHORTEST_INTERVAL = 0.01
 """days. File names tell no closer report days apart."""
 
-Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+Weekday = Annotated[
+    Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"],
+    BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text),
+]
 
 ArmName = Annotated[str, Field(pattern=r"^[_A-Za-z0-9][-_.A-Za-z0-9]{0,63}$")]
 """Name of an arm; it becomes the name of a folder."""
@@ -131,6 +135,12 @@ class Scenario(BaseModel):
             raise InputError(
                 f"report_days: expected days within the horizon of {self.horizon:g} days, got {self.report_days[-1]:g}."
             )
+        names = [name.casefold().rstrip(".") for name in self.arms]
+        if len(set(names)) < len(names) or any(name.endswith(".") for name in self.arms):
+            raise InputError(
+                f"arms: expected names that differ in more than capitals and do not end in a dot, got"
+                f" {', '.join(self.arms)}: they become folders."
+            )
         for name, treatments in self.arms.items():
             for treatment in treatments:
                 if treatment.chemotherapy is not None:
@@ -172,7 +182,7 @@ class Scenario(BaseModel):
             As `load`.
         """
         try:
-            content = in_days(expanded(content))
+            content = expanded(in_days(content))
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         scenario = validated(cls, content, name)

@@ -79,7 +79,12 @@ def fraction_days(fractions: int, first_day: float, calendar: Calendar | None = 
     plan = Calendar() if calendar is None else calendar
     if not 1 <= fractions <= MOST_FRACTIONS:
         raise InputError(f"radiation: expected 1 to {MOST_FRACTIONS} fractions, got {fractions}.")
-    whole = int(first_day // 1)
+    whole, last = int(first_day // 1), first_day % 1 + (plan.per_day - 1) * plan.gap
+    if last >= 1:
+        raise InputError(
+            f"schedule: expected all fractions of a day before midnight, got the last at {24 * last:.3g} h."
+            " Start earlier in the day, or choose a smaller gap."
+        )
     if not _works(whole, whole, plan):
         weekday = "" if plan.weekday is None else f", a {WEEK[(plan.weekday + whole) % 7]}"
         raise InputError(

@@ -77,6 +77,7 @@ def simulate(
         tensor=patient.diffusion_tensor,
         cell_size=cell_size,
         mesh=mesh,
+        surgery=bool(plan.resections),
     )
     sensitivity = TreatmentResponse() if response is None else response
     local = local_response(patient, sensitivity)

@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hybridtumor import dosimetry, mass_effect, outcome
-from hybridtumor.dose_planning import gross_tumour
 from hybridtumor.forecast import Forecast
 from hybridtumor.grid import BoolArray, FloatArray
+from hybridtumor.models.cell_kill import log_kill_on_grid
 from hybridtumor.models.initial_density import enhances
+from hybridtumor.models.oxygen import local_response
 from hybridtumor.models.visibility import visible_volumes
 from hybridtumor.parameters import ImagingThresholds, TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.scan import LABELS
-from hybridtumor.therapy import DoseMap, TherapyPlan
+from hybridtumor.targets import gross_tumour
+from hybridtumor.therapy import DoseMap, Fractionation, TherapyPlan
 
 TUMOUR, BRAIN = "tumour", "brain"
 
@@ -72,7 +74,7 @@ def arm_figures(
         "max_displacement_mm": _rounded(_displacement(forecast)),
         **_mass_effect(patient, forecast),
         **_dose(patient, plan, response, thresholds),
-        "tumour_control": _tumour_control(forecast, plan),
+        "tumour_control": _tumour_control(patient, forecast, plan, response),
         "response": {"category": outcome.response_categories(visible)},
         "coverage": _coverage(patient, forecast, plan, thresholds),
         "time_to_progression_days": outcome.time_to_progression(forecast.days, visible),
@@ -159,7 +161,8 @@ def _dose(
     box = ndimage.find_objects(np.logical_or.reduce(list(masks.values())).astype(np.uint8))[0]
     part = _cropped(given, box)
     physical = part.total_dose(part.courses[0].dose.grid)
-    late = dosimetry.eqd2_map(part, outcome.LATE_ALPHA_BETA, repair_half_time=repair)
+    slow = max(repair, outcome.LATE_REPAIR_HALF_TIME) if repair > 0 else 0.0
+    late = dosimetry.eqd2_map(part, outcome.LATE_ALPHA_BETA, repair_half_time=slow)
     early = dosimetry.eqd2_map(part, response.alpha_beta, repair_half_time=repair)
     structures = {
         name: structure_figures(physical, late, mask[box], outcome.tolerance_of(name))
@@ -201,11 +204,17 @@ def _dvh(dose: NDArray[np.float32], mask: BoolArray) -> dict[str, list[float]]:
     }
 
 
-def _tumour_control(forecast: Forecast, plan: TherapyPlan) -> dict[str, float] | None:
+def _tumour_control(
+    patient: Patient, forecast: Forecast, plan: TherapyPlan, response: TreatmentResponse
+) -> dict[str, float] | None:
     """Return what therapy leaves of the cells of day 0, and what the model counts on the last day; None untreated."""
     if plan.gives_nothing:
         return None
-    cells = (forecast.density[0], forecast.log_kill[-1], forecast.grid.voxel_volume)
+    log_kill = forecast.log_kill[-1]
+    if forecast.displacement is not None:  # both where the tissue was on day 0
+        local = local_response(patient, response)
+        log_kill = log_kill_on_grid(plan.active, response, forecast.days[-1:], forecast.grid.shape, local)[0]
+    cells = (forecast.density[0], log_kill, forecast.grid.voxel_volume)
     figures = {
         "surviving_cells": outcome.surviving_cells(*cells),
         "TCP": outcome.tcp(*cells),
@@ -219,15 +228,15 @@ def _coverage(
 ) -> dict[str, float] | None:
     """Return how much of the tumour that shows on the last day was treated; None without radiation or tumour.
 
-    Treated is tissue that gets 95 % of the prescription of at least one course. The region of the same volume holds the
-    highest density of day 0. Both lie in the parenchyma and the tumour that shows on day 0.
+    Treated is tissue that gets 95 % of the prescription of at least one course, all of its phases together. The region
+    of the same volume holds the highest density of day 0. Both lie in the parenchyma and the tumour of day 0.
     """
     courses = plan.active.courses
     recurrence = forecast.visible(forecast.days[-1]) > thresholds.edema
     if not courses or patient.tissue is None or not recurrence.any():
         return None
     domain = patient.tissue.parenchyma | (forecast.density[0] > thresholds.edema)
-    target = domain & np.logical_or.reduce([c.dose.values >= HIGH_DOSE * c.prescribed_dose for c in courses])
+    target = domain & np.logical_or.reduce([_high_dose(phases) for phases in _entries(courses)])
     voxels = int(np.count_nonzero(target))
     region = outcome.iso_volume_region(forecast.density[0], voxels, domain)
     figures = {
@@ -236,6 +245,20 @@ def _coverage(
         "density_iso_volume": outcome.coverage(recurrence, region),
     }
     return {name: round(value, 4) for name, value in figures.items() if value is not None}
+
+
+def _entries(courses: Sequence[Fractionation]) -> list[list[Fractionation]]:
+    """Return the courses, the phases of one together."""
+    entries: dict[object, list[Fractionation]] = {}
+    for number, course in enumerate(courses):
+        entries.setdefault(("own", number) if course.entry is None else course.entry, []).append(course)
+    return list(entries.values())
+
+
+def _high_dose(phases: Sequence[Fractionation]) -> BoolArray:
+    """Return where the phases of a course together give `HIGH_DOSE` of their prescription."""
+    total = np.sum([phase.dose.values for phase in phases], axis=0)
+    return np.asarray(total >= HIGH_DOSE * sum(phase.prescribed_dose for phase in phases))
 
 
 def _short(figures: Mapping[str, float | None]) -> dict[str, float | None]:

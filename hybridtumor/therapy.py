@@ -19,6 +19,9 @@ from hybridtumor.parameters import TEMOZOLOMIDE
 PLAUSIBLE_DOSE = 200.0
 """Gy. A larger maximum is refused: it is nearly always a dose in cGy."""
 
+SAME_TIME = 1e-9
+"""days. Closer moments are one."""
+
 LONGEST_DELIVERY = 0.25
 """days. A fraction that takes longer is nearly always a unit mistaken."""
 
@@ -70,6 +73,12 @@ class Fractionation:
         Prescribed total dose, Gy; None: the maximum of the dose map.
     delivery_time
         How long the beam is on in each fraction, days; 0: at once.
+    boost
+        Prescribed total dose of an integrated boost, Gy; None: there is none.
+    entry
+        Number of the course that this is a phase of; None: it is one of its own.
+    remark
+        What else there is to say of the dose, such as how far it has been moved.
     """
 
     dose: DoseMap
@@ -78,6 +87,9 @@ class Fractionation:
     days: tuple[float, ...] | None = None
     prescription: float | None = None
     delivery_time: float = 0.0
+    boost: float | None = None
+    entry: int | None = None
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if self.fractions < 1:
@@ -95,7 +107,7 @@ class Fractionation:
                 "radiation: expected finite days and a delivery time between 0 and"
                 f" {24 * LONGEST_DELIVERY:g} h, got {24 * self.delivery_time:g} h."
             )
-        if gaps and min(gaps) < self.delivery_time:
+        if gaps and min(gaps) < self.delivery_time - SAME_TIME:
             raise InputError(
                 "radiation: expected each fraction to start after the one before has ended, got fractions"
                 f" {24 * min(gaps):g} h apart that take {24 * self.delivery_time:g} h."
@@ -112,6 +124,11 @@ class Fractionation:
     def prescribed_dose(self) -> float:
         """Prescribed total dose, Gy."""
         return float(self.dose.values.max(initial=0.0)) if self.prescription is None else self.prescription
+
+    @property
+    def highest_dose(self) -> float:
+        """Total dose prescribed anywhere, Gy: that of the boost, where there is one."""
+        return self.prescribed_dose if self.boost is None else self.boost
 
 
 @dataclass(frozen=True)
@@ -193,6 +210,16 @@ class TherapyPlan:
     drugs: tuple[Chemotherapy, ...] = ()
     resections: tuple[Resection, ...] = ()
 
+    def __post_init__(self) -> None:
+        beams = sorted((day, course.delivery_time) for course in self.courses for day in course.fraction_days)
+        for (start, time), (later, other) in pairwise(beams):
+            together = later - start <= SAME_TIME
+            if (together and abs(time - other) > SAME_TIME) or not (together or later - start >= time - SAME_TIME):
+                raise InputError(
+                    "radiation: expected fractions of several courses to be given together or one after the other, got"
+                    f" two that overlap on day {later:g}. Give them the same start and delivery time, or move one."
+                )
+
     @classmethod
     def of(cls, *treatments: Treatment) -> "TherapyPlan":
         """Return the plan that gives these treatments."""
@@ -228,10 +255,19 @@ class TherapyPlan:
         cuts = {float(cut.day) for cut in self.resections}
         return tuple(sorted({day for start, time in starts for day in (start, start + time)} | cuts))
 
-    def cavity_on(self, day: float) -> BoolArray | None:
-        """Return the voxels taken out before `day`, or None when there are none."""
-        taken = [resection.cavity for resection in self.resections if resection.day < day]
-        return np.logical_or.reduce(taken) if taken else None
+    def cavity_on(self, day: float) -> NDArray[np.float32] | None:
+        """Return the share of every voxel that has been taken out before `day`; None when there is none."""
+        taken = [cut for cut in self.resections if cut.day < day]
+        if not taken:
+            return None
+        left = np.ones(taken[0].grid.shape, np.float32)
+        for cut in taken:
+            left[cut.cavity] *= np.float32(cut.residual)
+        return 1 - left
+
+    def cavity_until(self, day: float) -> NDArray[np.float32] | None:
+        """Return the same for what has been taken out up to and including `day`."""
+        return self.cavity_on(float(np.nextafter(day, np.inf)))
 
     @cached_property
     def drug_doses(self) -> tuple[tuple[float, float], ...]:

@@ -18,6 +18,9 @@ from hybridtumor.therapy import Chemotherapy
 STRUCTURE_PREFIX = "structure "
 """How a ``cavity`` names a structure of the patient folder."""
 
+LARGEST_DOSE = 20_000.0
+"""mg/m². A larger dose of one administration (methotrexate has the largest in use) is a unit mistaken."""
+
 CAVITIES = ("core", "whole")
 """Cavities that derive from the tumour of day 0."""
 
@@ -59,18 +62,27 @@ class DrugCourse(Entry):
             raise InputError("expected either first_day or days. Give one of them.")
         cycle = (self.cycles, self.every, self.days_per_cycle)
         stupp = (self.concurrent_days, self.adjuvant_cycles)
-        if self.dose is None and (
-            self.drug != TEMOZOLOMIDE or self.days is not None or any(c is not None for c in cycle)
-        ):
-            raise InputError("expected the dose of one administration, such as dose: '110 mg/m^2'. Add it.")
+        scheduled = self.days is not None or any(part is not None for part in cycle)
+        if self.dose is None and (self.drug != TEMOZOLOMIDE or scheduled):
+            raise InputError(
+                f"expected the dose of one administration, such as dose: '110 mg/m^2', with {self.drug}; only"
+                f" {TEMOZOLOMIDE} without days and cycles has Stupp's. Add it."
+            )
         if self.dose is not None and any(part is not None for part in stupp):
             raise InputError("concurrent_days and adjuvant_cycles are Stupp's doses. Remove them, or `dose`.")
         if self.days is not None and any(c is not None for c in cycle):
             raise InputError("cycles, every and days_per_cycle: expected with first_day, not with days. Remove them.")
-        if self.dose is not None and self.dose < 0:
-            raise InputError("expected a dose that is not negative.")
-        if (self.cycles or 1) > 1 and not (self.every or 0) > 0:
-            raise InputError("every: expected the time from one cycle to the next, such as every: '42 days'. Add it.")
+        if self.dose is not None and not 0 <= self.dose <= LARGEST_DOSE:
+            raise InputError(f"dose: expected 0 to {LARGEST_DOSE:g} mg/m², got {self.dose:g} mg/m².")
+        if self.days is not None and len(set(self.days)) < len(self.days):
+            raise InputError(f"days: expected every day once, got {list(self.days)}.")
+        if (self.cycles is None) != (self.every is None):
+            raise InputError("expected cycles and every together, such as cycles: 6, every: '42 days'. Add the other.")
+        if self.every is not None and self.every < (self.days_per_cycle or 1):
+            raise InputError(
+                f"every: expected cycles of at least {self.days_per_cycle or 1} days, the doses of one, got"
+                f" {self.every:g} days."
+            )
         return self
 
     @property

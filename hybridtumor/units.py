@@ -34,6 +34,11 @@ def registry() -> pint.UnitRegistry[float]:
     return pint.UnitRegistry(cache_folder=None)
 
 
+def _plain(text: str) -> str:
+    """Return text with ASCII powers: mm², mm2 and mm^2 are one."""
+    return re.sub(r"(?<=m)([23])(?![\d.])", r"^\1", text.translate(_SUPERSCRIPTS))
+
+
 def magnitude(value: object, unit: str, *, name: str = "value") -> float:
     """Convert a quantity with a unit to a plain float in `unit`.
 
@@ -58,12 +63,12 @@ def magnitude(value: object, unit: str, *, name: str = "value") -> float:
             f"{name}: expected an absorbed dose in Gy, got {value!r}. Sievert measures a radiation-protection dose;"
             " state the absorbed dose in Gy or cGy."
         )
-    if isinstance(value, str) and not _NUMBER_WITH_UNIT.fullmatch(value.translate(_SUPERSCRIPTS)):
+    if isinstance(value, str) and not _NUMBER_WITH_UNIT.fullmatch(_plain(value)):
         raise InputError(
             f"{name}: expected one number with a decimal point and a unit, such as '1.5 {unit}', got {value!r}."
         )
     try:
-        text_or_quantity = value.translate(_SUPERSCRIPTS) if isinstance(value, str) else value
+        text_or_quantity = _plain(value) if isinstance(value, str) else value
         quantity = registry().Quantity(text_or_quantity)
         if quantity.unitless and not registry().Unit(unit).dimensionless:
             raise InputError(f"{name}: expected a quantity in {unit}, got {value!r} without a unit. Add the unit.")

@@ -55,6 +55,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         key = str(detail["loc"][-1])
         near = get_close_matches(key, _known_keys(model), n=1)
+        if near == [key]:
+            return f"{place}: expected this key elsewhere, not here. Move it."
         return f"{place}: unknown key. {f'Did you mean {near[0]}?' if near else 'Remove it.'}"
     if kind == "missing":
         return f"{place}: expected this key, it is missing. Add it."

@@ -32,8 +32,8 @@ Array = NDArray[np.float64]
 Sampler = Callable[[NDArray[np.floating[Any]]], NDArray[Any]]
 """Maps an array on the patient's grid to its values at the points."""
 
-LEAST_RESIDUAL = 1e-9
-"""Share of the cells of a cavity that counts as none: a log-kill has to be finite."""
+LEAST_RESIDUAL = 1e-15
+"""Share of the cells of a cavity that counts as none: less than a cell in a litre; a log-kill has to be finite."""
 
 
 @dataclass(frozen=True)

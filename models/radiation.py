@@ -15,8 +15,9 @@ Sublethal damage that is not yet repaired when the next fraction comes adds to w
     2 h_ij s β d̂_i d̂_j,      h_ij = e^{−μ (t_i − t_j − T_j)} p(μ T_i) p(μ T_j),   p(x) = (1 − e^{−x}) / x
 
 so that α D + G β D² of all fractions together is the sum over fractions, each with what came before it: the log-kill
-stays additive in time. Linear-quadratic model: Fowler, Br. J. Radiol. 1989. Protraction: Lea & Catcheside, J. Genet.
-1942; incomplete repair: Thames, Int. J. Radiat. Biol. 1985. LQ-L: Astrahan, Med. Phys. 2008.
+stays additive in time. Fractions that start together are one fraction of the summed dose. Linear-quadratic model:
+Fowler, Br. J. Radiol. 1989. Protraction: Lea & Catcheside, J. Genet. 1942; incomplete repair: Thames, Int. J. Radiat.
+Biol. 1985. LQ-L: Astrahan, Med. Phys. 2008.
 """
 
 import math
@@ -26,6 +27,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hybridtumor.therapy import SAME_TIME
 
 Array = NDArray[np.float64]
 
@@ -107,12 +110,18 @@ def interaction(gap: float, durations: tuple[float, float], rate: float) -> floa
 
 
 def interactions(starts: Sequence[float], durations: Sequence[float], rate: float) -> list[list[tuple[int, float]]]:
-    """Return for every fraction the earlier ones whose damage is not repaired yet, (number, h_ij); starts ascend."""
+    """Return for every fraction the earlier ones whose damage is not repaired yet, (number, h_ij); starts ascend.
+
+    Fractions that start together are one: their doses add, and h is the factor g of one fraction.
+    """
     found: list[list[tuple[int, float]]] = []
     for i, start in enumerate(starts):
         pairs = []
         for j in reversed(range(i)):
-            h = interaction(start - starts[j] - durations[j], (durations[i], durations[j]), rate)
+            if start - starts[j] <= SAME_TIME:
+                h = protraction(durations[i], rate)
+            else:
+                h = interaction(start - starts[j] - durations[j], (durations[i], durations[j]), rate)
             if h == 0.0:
                 break
             pairs.append((j, h))

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hybridtumor.grid import BoolArray
 from hybridtumor.meshes.brain import BrainMesh
 from hybridtumor.meshes.domain import Domain
 from hybridtumor.meshes.head import HeadMesh
@@ -82,13 +81,13 @@ class MassEffect:
         on_head = head.transfer.to_mesh(transfer.to_grid(initial))
         return cls(Mechanics.prepare(head, parameters, on_head, comm), transfer)
 
-    def with_cavity(self, cavity: BoolArray | None) -> "MassEffect":
-        """Return the same head with CSF in a cavity on the patient's grid; itself without one."""
+    def with_cavity(self, cavity: NDArray[np.float32] | None) -> "MassEffect":
+        """Return the same head with CSF in a cavity, a share of every voxel of the patient's grid."""
         if cavity is None:
             return self
         head = self.mechanics.head
         spacing = float(head.transfer.grid.voxel_size.min())
-        share = cell_means(head.mesh, head.transfer.grid, [cavity.astype(np.float32)], spacing=spacing)[0]
+        share = cell_means(head.mesh, head.transfer.grid, [cavity], spacing=spacing)[0]
         csf = np.maximum(head.csf, np.clip(share, 0, 1))
         return replace(self, mechanics=replace(self.mechanics, head=replace(head, csf=csf)))
 
@@ -123,7 +122,7 @@ class TwoWay:
     way
         Sparse (brain's vertices, head's vertices): values on the head around every vertex of the brain (`between`).
     cavity
-        What surgery has taken out so far, on the patient's grid.
+        Share of every voxel of the patient's grid that surgery has taken out so far.
     """
 
     effect: MassEffect
@@ -132,7 +131,7 @@ class TwoWay:
     domain: Domain
     diffusion: Array
     way: sparse.csr_array
-    cavity: BoolArray | None = None
+    cavity: NDArray[np.float32] | None = None
     state: Equilibrium | None = field(default=None, init=False)
     swelling: Array | None = field(default=None, init=False)
 

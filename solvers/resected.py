@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridtumor.grid import BoolArray
 from hybridtumor.meshes.brain import BrainMesh
 from hybridtumor.meshes.domain import Domain
 from hybridtumor.parameters import GrowthParameters
@@ -68,18 +67,12 @@ class Resected:
         left = self._left(day)
         if self.two_way is not None:
             self.two_way.diffusion = (self.diffusion.T * left).T
-            self.two_way.cavity = self._cavity(day)
+            self.two_way.cavity = self.plan.cavity_until(day)
             return self.two_way.medium(cells, day)
         operator = operator_of(self.domain, self.brain, self.diffusion, left, self.brain.transfer.node_volume)
         return Medium(operator, self.growth.proliferation)
 
     def _left(self, day: float) -> Array:
         """Return the share of every cell's tissue that is left after the resections up to `day`, that day included."""
-        left = np.ones(len(self.brain.mesh.cells))
-        for cut in self.plan.resections:
-            if cut.day <= day:
-                left *= 1 - np.clip(self.share(cut.cavity.astype(np.float32)), 0, 1) * (1 - cut.residual)
-        return left
-
-    def _cavity(self, day: float) -> BoolArray | None:
-        return self.plan.cavity_on(np.nextafter(day, np.inf))
+        cavity = self.plan.cavity_until(day)
+        return np.ones(len(self.brain.mesh.cells)) if cavity is None else 1 - np.clip(self.share(cavity), 0, 1)

@@ -1,5 +1,6 @@
 """A BIDS dataset is read as it was meant, and what is exported is read back as it was."""
 
+import errno
 import json
 import re
 from contextlib import suppress
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridtumor.bids import is_bids_subject
+from hybridtumor import bids_dataset
+from hybridtumor.bids import is_bids_subject, subject_files
 from hybridtumor.bids_export import export_bids
 from hybridtumor.bids_name import ENTITY_ORDER, MAX_LABEL, BidsName, as_label
 from hybridtumor.bids_tables import label_convention, session_days
@@ -264,6 +266,33 @@ def test_only_an_own_dataset_is_overwritten(tmp_path: Path) -> None:
 
 
 # --- days
+
+
+def test_an_export_that_fails_leaves_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patient = saved(tmp_path / "patient", full_patient())
+    monkeypatch.setattr(bids_dataset, "write_nifti", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        export_bids(patient, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["patient"]
+
+
+def test_all_files_that_tell_of_a_subject_are_found(tmp_path: Path) -> None:
+    export_bids(a_run(tmp_path / "run", ("untreated",)), tmp_path / "out")
+    (tmp_path / "out" / "sub-other" / "anat").mkdir(parents=True)
+    (tmp_path / "out" / "sub-other" / "anat" / "sub-other_T1w.nii.gz").write_bytes(b"")
+    (tmp_path / "out" / "derivatives" / "hybridtumor" / "dseg.tsv").write_text("index\tname\n")
+    subject = next(path for path in (tmp_path / "out").glob("sub-*") if path.name != "sub-other")
+    root, files = subject_files(subject)
+    names = [path.relative_to(root).as_posix() for path in files]
+    assert root == (tmp_path / "out").resolve()
+    assert names == sorted(names)
+    for part in ("_sessions.tsv", "_T1w.nii.gz", "derivatives/hybridtumor/dseg.tsv", "_dseg.nii.gz", "_dseg.json"):
+        assert any(part in name for name in names), part
+    assert not any("other" in name for name in names)
+    assert subject_files(next(subject.glob("ses-*"))) == (root, files)
 
 
 def test_days_come_from_dates_of_any_year(tmp_path: Path) -> None:

@@ -155,21 +155,28 @@ def test_fields_are_few_however_many_fractions_there_are() -> None:
     assert len(schedule(course()).fields) == 2
 
 
-def test_courses_on_the_same_day_merge() -> None:
-    """LQ acts on each course's fraction, the log-kills add."""
+def test_courses_at_the_same_time_are_one_fraction() -> None:
+    """A boost given in the same session: the doses add, and LQ acts on the sum."""
     first, boost = course(fractions=30), course(20.0, fractions=10, first_day=14)
-    kill, alone, added = schedule(first, boost), schedule(first), schedule(boost)
+    kill, alone = schedule(first, boost), schedule(first)
     assert kill.event_days == alone.event_days
-    np.testing.assert_allclose(kill.event_log_kill(14), alone.event_log_kill(14) + added.event_log_kill(14), rtol=1e-14)
+    together = lq_log_kill(RAMP.astype(float) / 30 + 2, RESPONSE.alpha, RESPONSE.alpha_beta)
+    np.testing.assert_allclose(kill.event_log_kill(14), together, rtol=1e-6)
     np.testing.assert_array_equal(kill.event_log_kill(42), alone.event_log_kill(42))
-    assert len(kill.fields) == 4
+    assert len(kill.fields) == 5
 
 
-def test_two_fractions_on_one_day_count_twice() -> None:
+def test_two_fractions_at_one_time_are_one_of_twice_the_dose() -> None:
     kill = schedule(course(fractions=2, days=(14.0, 14.0)))
-    np.testing.assert_allclose(
-        kill.event_log_kill(14), 2 * schedule(course(fractions=2)).event_log_kill(14), rtol=1e-14
-    )
+    np.testing.assert_allclose(kill.event_log_kill(14), schedule(course(fractions=1)).event_log_kill(14), rtol=1e-13)
+
+
+def test_fractions_that_overlap_otherwise_are_refused() -> None:
+    long = course(fractions=2, days=(14.0, 15.0), delivery_time=0.02)
+    for day, time in ((14.01, 0.02), (14.0, 0.01), (14.01, 0.0)):
+        with pytest.raises(InputError, match="overlap on day 14"):
+            schedule(long, course(fractions=1, days=(day,), delivery_time=time))
+    schedule(long, course(fractions=1, days=(14.02,), delivery_time=0.02))
 
 
 def test_events_do_not_depend_on_where_they_are_sampled() -> None:

@@ -22,12 +22,13 @@ from dicom_files import (
 )
 
 from hybridtumor.cli import main
-from hybridtumor.dicom.import_labels import beside_labels, drawn_labels
+from hybridtumor.demo import single_plan_scenario
+from hybridtumor.dicom.import_structures import beside_labels, drawn_labels
 from hybridtumor.dicom.importing import ImportReport, import_dicom
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
 from hybridtumor.patient import Patient
-from hybridtumor.rundir import RunFolder
+from hybridtumor.scan import LABELS
 
 SHAPE = (24, 28, 14)
 AFFINE = np.array([[-2.0, 0, 0, 24], [0, -2.0, 0, 28], [0, 0, 4.0, -26], [0, 0, 0, 1]])
@@ -128,7 +129,7 @@ def test_the_report_says_what_was_taken_as_what_and_why(imported: tuple[ImportRe
     assert rows["RTPLAN1"].taken_as == "plan.yaml"
     assert "first day 14" in rows["RTPLAN1"].detail
     assert rows["SEG1"].taken_as is None
-    assert rows["1 files"].detail == "not DICOM"
+    assert rows["1 file"].detail == "not DICOM"
     assert rows["GTV"].taken_as == "labels"
 
 
@@ -204,7 +205,9 @@ def test_contours_within_contours_become_the_segmentation() -> None:
     labels = drawn_labels(structures, Grid((6, 2, 2), np.eye(4)))
     assert labels is not None
     assert labels.values[:, 0, 0].tolist() == [1, 4, 1, 2, 2, 0]
-    assert list(beside_labels(structures, labels)) == ["Brain", "Enhancing", "GTV_Boost", "Edema"]
+    rings = {name.title(): labels.mask(name) for name in LABELS}
+    assert not beside_labels(rings, drawn_labels(rings, labels.grid))
+    assert list(beside_labels(structures, labels)) == ["Brain", "Necrosis", "Enhancing", "GTV_Boost", "Edema"]
     assert drawn_labels({"Brain": x >= 0}, Grid((6, 2, 2), np.eye(4))) is None
 
 
@@ -219,30 +222,27 @@ def test_the_report_says_what_a_simulation_lacks(tmp_path: Path) -> None:
     assert rows["RTSTRUCT1"].detail == "Brainstem; Lens_L, Lens_R left out: no closed contour"
 
 
-def test_a_simulation_takes_what_was_imported(imported: tuple[ImportReport, Path], tmp_path: Path) -> None:
-    _, folder = imported
+def test_a_simulation_takes_what_was_imported(imported: tuple[ImportReport, Path]) -> None:
+    folder, patient = imported[1], Patient.load(imported[1])
     assert "simulation" not in {row.name for row in imported[0].rows}
-    options = ["--days", "40", "--every", "40", "--cell-size", "8 mm", "--out", str(tmp_path / "run")]
-    assert main(["simulate", str(folder), "--plan", str(folder / "plan.yaml"), *options]) == 0
-    run = RunFolder.open(tmp_path / "run")
-    dose, given = Patient.load(folder).dose, run.load_dose("plan")
-    assert dose is not None
-    assert given is not None
-    assert np.abs(given - dose.values).max() <= 1e-3
-    course = run.load_plan("plan", Patient.load(folder).grid).courses[0]
-    assert (course.fractions, course.first_day, course.prescription) == (30, 14, 60)
+    scenario = single_plan_scenario(str(folder), folder / "plan.yaml", 90, 90, mechanics=False)
+    courses = scenario.plans(patient)["plan"].courses
+    assert [(c.fractions, c.first_day, c.prescription) for c in courses] == [(30, 14, 60)]
+    assert patient.dose is not None
+    assert np.array_equal(courses[0].dose.values, patient.dose.values)
 
 
-def test_without_pydicom_a_command_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("package", ["pydicom", "highdicom"])
+def test_without_the_extra_a_command_says_what_to_install(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image_series(tmp_path / "in", head(GRID), GRID, **T1)
-    for name in [name for name in sys.modules if name.startswith(("pydicom", "hybridtumor.dicom"))]:
+    for name in [name for name in sys.modules if name.startswith("hybridtumor.dicom")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.setitem(sys.modules, package, None)
     for command in ("import-dicom", "export-dicom"):
         assert main([command, str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 4
-        assert "pip install 'hybridtumor[dicom]'" in capsys.readouterr().err
+        assert f"{package}, found none. Install it with: pip install 'hybridtumor[dicom]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -17,6 +17,7 @@ from export_grids import all_text, read_folder
 from rt_utils import RTStructBuilder
 
 from hybridtumor.dicom import write_set
+from hybridtumor.dicom.assembling import FORECAST
 from hybridtumor.dicom.exporting import export_dicom
 from hybridtumor.dicom.importing import import_dicom
 from hybridtumor.dicom.write_geometry import Frames
@@ -188,18 +189,40 @@ def test_what_we_write_we_import(tmp_path: Path) -> None:
     export_dicom(tmp_path / "patient", tmp_path / "out")
     import_dicom(tmp_path / "out", tmp_path / "back", identity="back")
     after = Patient.load(tmp_path / "back")
+    assert after.synthetic
     assert set(after.baseline.scans) == set(MODALITIES)
     assert list(after.structures) == ["Brain"]  # the segmentation comes back as one, not as structures
     pairs = [(before.structures["Brain"], after.structures["Brain"])]
     pairs += [(before.baseline.labels.mask(name), after.baseline.labels.mask(name)) for name in LABELS]
     for mask, found in pairs:
         again = resample(mask.astype(np.float32), before.grid, after.grid, order=0)
-        assert mask.any()
         assert np.array_equal(again > 0.5, found)
+    assert after.baseline.labels.mask("edema").any()
     dose = resample(before.dose.values, before.grid, after.grid)
     assert np.abs(after.dose.values - dose).max() <= 1e-4 * PRESCRIPTION
     scan = resample(before.baseline.scans["T1w"].values, before.grid, after.grid)
     assert np.abs(after.baseline.scans["T1w"].values - scan).max() <= 1e-3 * scan.max()
+
+
+def test_forecasts_are_not_imported_as_what_a_scanner_saw(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    seen = patient().baseline
+    only = Visit(0, {"T1w": seen.scans["T1w"]}, seen.labels)
+    replace(patient(), visits=(only,), synthetic=False).save(run.patient_path)
+    export_dicom(run.root, tmp_path / "out")
+    report = import_dicom(tmp_path / "out", tmp_path / "back")
+    left_out = [row for row in report.rows if row.detail == FORECAST]
+    assert [row.name[:2] for row in left_out] == ["MR"] * 8 + ["RT"] * 2
+    assert all(row.taken_as is None for row in left_out)
+    back = Patient.load(tmp_path / "back")
+    assert not back.synthetic
+    assert list(back.baseline.scans) == ["T1w"]
+    scan = resample(seen.scans["T1w"].values, GRID, back.grid)
+    assert np.abs(back.baseline.scans["T1w"].values - scan).max() <= 1e-3 * scan.max()
+    assert list(back.structures) == ["Brain"]
+    assert report.treatments
+    import_dicom(tmp_path / "out" / "arms" / "stupp", tmp_path / "forecast")
+    assert Patient.load(tmp_path / "forecast").synthetic
 
 
 def test_an_export_that_fails_leaves_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import ndtr
 
-from hybridtumor.dose_planning import gross_tumour
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
 from hybridtumor.outcome import (
@@ -33,6 +32,7 @@ from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.patient import Patient, Visit
 from hybridtumor.scan import Scan
 from hybridtumor.summary import arm_figures, structure_figures
+from hybridtumor.targets import gross_tumour
 from hybridtumor.therapy import UNTREATED, Chemotherapy, Fractionation, TherapyPlan
 
 FIELD = arrays(np.float32, (3, 3, 2), elements=st.floats(0, 1, width=32))

@@ -10,15 +10,18 @@ import small_run
 import yaml
 
 from hybridtumor.compare import compare
+from hybridtumor.dosimetry import dose_figures
 from hybridtumor.errors import InputError
 from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.models.oxygen import local_response
 from hybridtumor.patient import Patient
+from hybridtumor.report_table import treatment
 from hybridtumor.rundir import RunFolder
 from hybridtumor.scan import write_nifti
 from hybridtumor.scenario import Scenario
+from hybridtumor.simulate import simulate
 from hybridtumor.targets import tumour_masks
-from hybridtumor.therapy import TherapyPlan
+from hybridtumor.therapy import Resection, TherapyPlan
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COURSE = {"prescription": "60 Gy", "fractions": 30, "first_day": 5, "target": "gtv"}
@@ -186,3 +189,99 @@ def test_who_reads_the_results_is_told_what_was_not_simulated(patient: Patient) 
     assert "State response.repair_half_time" in twice.notes(twice.plans(patient))[0]
     fine = scenario([radiation(fractions=4, schedule={"per_day": 2})], response={"repair_half_time": "1.5 h"})
     assert fine.notes(fine.plans(patient)) == []
+
+
+def test_two_resections_travel_in_order_of_time(patient: Patient, tmp_path: Path) -> None:
+    """Listed the wrong way round; each keeps its own cavity when the run's scenario is run again."""
+    patient.save(tmp_path / "patient")
+    core = tumour_masks(patient).core
+    voxels = np.argwhere(core)
+    small = np.zeros_like(core)
+    small[tuple(voxels[len(voxels) // 2])] = True
+    for name, mask in (("late", core), ("early", small)):
+        write_nifti(tmp_path / f"{name}.nii.gz", mask.astype(np.uint8), patient.grid)
+    cuts = [{"resection": {"day": day, "cavity": f"{name}.nii.gz"}} for day, name in ((20, "late"), (3, "early"))]
+    content = {"schema_version": 1, "patient": "patient", "horizon": "30 days", "report_days": [0], "arms": {"a": cuts}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content))
+    run = compare(Scenario.load(tmp_path / "s.yaml"), tmp_path / "run", images=False, cell_size=small_run.COARSE)
+    plan = Scenario.load(run.scenario_path).plans(patient)["a"]
+    assert [(cut.day, int(cut.cavity.sum())) for cut in plan.resections] == [(3, 1), (20, int(core.sum()))]
+
+
+def test_arms_named_like_files_of_others_keep_their_plans(patient: Patient, tmp_path: Path) -> None:
+    patient.save(tmp_path / "patient")
+    arms = {name: [radiation()] for name in ("rt_course1", "rt", "rt.course1")}
+    content = {"schema_version": 1, "patient": "patient", "horizon": "30 days", "report_days": [0], "arms": arms}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content))
+    run = compare(Scenario.load(tmp_path / "s.yaml"), tmp_path / "run", images=False, cell_size=small_run.COARSE)
+    assert len(run.arms()) == 4
+    for name in ("A", "rt."):
+        with pytest.raises(InputError, match="more than capitals"):
+            scenario([], arms={"a": [], name: []})
+
+
+def test_structures_beyond_the_brain_get_the_dose(patient: Patient) -> None:
+    """An eye lies outside the tissue map; a shifted dose file keeps what it gives there."""
+    shell = ~patient.tissue.head & (patient.tissue.grid.world(np.argwhere(~patient.tissue.head)).shape[0] > 0)
+    eye = np.zeros_like(shell)
+    eye[tuple(np.argwhere(shell)[len(np.argwhere(shell)) // 2])] = True
+    named = replace(patient, structures={"Eye_L": eye})
+    assert plan_of(patient, radiation()).courses[0].dose.values[eye].max() == 0
+    given = plan_of(named, radiation()).courses[0].dose
+    assert given.values[eye].min() > 0
+    planned = replace(named, dose=given)
+    error = {"shift": ["0.1 mm", "0 mm", "0 mm"]}
+    moved = plan_of(planned, radiation(target=None, dose="patient", setup_error=error)).courses[0].dose
+    assert moved.values[eye].min() > 0.5 * given.values[eye].min()
+
+
+@pytest.mark.parametrize(
+    ("arm", "why"),
+    [
+        (radiation(prescription="0 Gy", boost={"prescription": "10 Gy"}), "course with a dose of its own"),
+        (radiation(ctv_margin="15 m"), "at most 100 mm"),
+        (radiation(setup_error={"shift": ["4 m", "0 mm", "0 mm"]}), "at most 100 mm"),
+        (radiation(schedule={"gap": "6 h"}), "several fractions a day"),
+        (radiation(schedule={"pauses": [{"after": 30, "rest": "3 days"}]}), "before the last of 30"),
+        (radiation(first_day=5.8, schedule={"per_day": 2}), "before midnight"),
+        ({"chemotherapy": {"drug": "x", "dose": "50 mg/m2", "first_day": 3, "every": "42 days"}}, "cycles and every"),
+        ({"chemotherapy": {"drug": "x", "dose": "200 g/m^2", "first_day": 3}}, "mg/m²"),
+        ({"chemotherapy": {"drug": "x", "dose": "1 mg/m2", "days": [3, 3]}}, "every day once"),
+        ({"resection": {"cavity": "cores"}}, "core, whole"),
+        ({"radiation": {**COURSE, "first_day": "14 days"}}, "plain number of days"),
+    ],
+)
+def test_what_would_be_ignored_or_mistaken_is_refused(patient: Patient, arm: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        scenario([arm], response={"drugs": {"x": SLOW}}).plans(patient)
+    plan_of(patient, radiation(prescription="0 Gy", boost={"prescription": "0 Gy"}))
+
+
+def test_a_file_that_is_called_after_the_patient_names_no_arm() -> None:
+    grid = {"prescription": "60 Gy", "fractions": 30, "first_day": ["2024-03-18", 20], "dose": ["DOE^J/a.dcm", "b.dcm"]}
+    found = scenario([], arms={"grid": grid}, baseline_date="2024-03-01").arms
+    assert list(found) == [f"60Gy-30fx-day{day}-dose{k}" for day in (17, 20) for k in (1, 2)]
+
+
+def test_the_boost_counts_in_the_figures_and_is_said(patient: Patient) -> None:
+    plan = plan_of(patient, radiation(boost={"prescription": "75 Gy"}, setup_error={"shift": ["2 mm", "0 mm", "0 mm"]}))
+    found = dose_figures(plan, tumour_masks(patient).core, 10.0)
+    assert found["boost_Gy"] == 75
+    assert found["BED_Gy"] == pytest.approx(75 * (1 + 2.5 / 10))
+    said = treatment(plan, 60)
+    assert "60 Gy, with a boost to 75 Gy, in 30 fractions" in said
+    assert "shifted by 2, 0, 0 mm" in said
+
+
+def test_cells_are_small_where_there_is_surgery(patient: Patient) -> None:
+    """The wall of a cavity is sharp: what is left right after surgery is what the voxels say, within a few per cent."""
+    grown = small_run.small_patient()
+    density = grown.density.values
+    cut = np.zeros_like(density, bool)
+    core = np.argwhere(density > 0.3)
+    cut[tuple(core.T)] = True
+    plan = TherapyPlan.of(Resection(cut, grown.grid, 0.0))
+    forecast = simulate(grown, plan=plan, days=(0, 30))
+    left = density[~cut].sum(dtype=float) * grown.grid.voxel_volume
+    assert forecast.figures["cell_size_min_mm"] < 2.0
+    assert forecast.burden_curve[1, 1] == pytest.approx(left, rel=0.08)

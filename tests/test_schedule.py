@@ -108,5 +108,5 @@ def test_a_grid_is_written_out() -> None:
     ):
         with pytest.raises(InputError, match=r"arms\.grid"):
             expanded({"arms": {"grid": wrong}})
-    with pytest.raises(InputError, match="at most 200"):
+    with pytest.raises(InputError, match="at most 100"):
         expanded({"arms": {"grid": {"prescription": [f"{i} Gy" for i in range(20)], "fractions": list(range(1, 20))}}})

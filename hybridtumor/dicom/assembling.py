@@ -8,24 +8,29 @@ same frame of reference are resampled by affine, and left out when they show too
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from hybridtumor.dicom.contrast import guess_contrast
 from hybridtumor.dicom.reading import read
 from hybridtumor.dicom.series import Series, same_frame
+from hybridtumor.dicom.values import guarded, text
 from hybridtumor.dicom.volume import load_volume
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid, resample
 from hybridtumor.patient import Visit
 from hybridtumor.patient_folder import MIN_OVERLAP, SCAN_NAMES
-from hybridtumor.scan import MODALITIES, Scan
+from hybridtumor.scan import MODALITIES, SYNTHETIC_NOTICE, Scan
 
 LEAVE_OUT = "none"
 """Name that leaves a series out."""
 
 FOREGROUND = 0.1
 """Voxels above this share of the range between the minimum and the 99th percentile show the head."""
+
+FORECAST = "a simulation made it, no scanner did"
+"""Why an exported forecast is left out where images of a scanner are there."""
 
 REASON_FRAME = "in another frame of reference: register it first, or allow another frame if coordinates agree"
 
@@ -46,14 +51,16 @@ class _Image:
     scan: Scan
     why: str
     stated: bool
+    synthetic: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Visits on one grid, and the frame of reference of that grid."""
+    """Visits on one grid, whether no scanner made their images, and the frame of reference of that grid."""
 
     visits: tuple[Visit, ...]
     grid: Grid
+    synthetic: bool
     frame_of_reference: str = field(repr=False)
 
 
@@ -77,11 +84,15 @@ def assemble(series: Sequence[Series], names: Mapping[str, str], rows: list[Row]
         No series could be read as an image.
     """
     images = [image for s in series if s.kind == "image" and (image := _image(s, names, rows)) is not None]
-    dated = _dated(images, rows)
+    synthetic = all(image.synthetic for image in images)
+    dated = _dated([image for image in images if image.synthetic == synthetic], rows)
     if not dated:
+        others = ", ".join(s.name for s in series if s.kind != "image")
+        none = f"none but {others}" if others else "none"
         raise InputError(
-            "DICOM: expected at least one CT, MR or PET series that can be read, found none."
+            f"DICOM: expected at least one CT, MR or PET series that can be read, found {none}."
             + "".join(f" {row.name}: {row.detail}." for row in rows[:20] if row.taken_as is None)
+            + " Put the images into the same folder."
         )
     day_zero = min(day for day, image in dated if _is_baseline(image, dated))
     first = [image for day, image in dated if day == day_zero]
@@ -92,7 +103,7 @@ def assemble(series: Sequence[Series], names: Mapping[str, str], rows: list[Row]
         reason = "before the first MR image" if day < day_zero else None
         taken = visits.get(day - day_zero, {})
         if image.scan_name in taken:
-            reason = f"another {image.scan_name} of the same day is finer or was named"
+            reason = f"another {image.scan_name} of the same day is finer, was named or comes first"
         if reason is None and image is not reference and not same_frame(image.series.frame_of_reference, frame):
             reason = None if allow_other_frame else REASON_FRAME
         scan = None if reason else _on_grid(image.scan, reference.scan)
@@ -102,11 +113,20 @@ def assemble(series: Sequence[Series], names: Mapping[str, str], rows: list[Row]
             continue
         visits.setdefault(day - day_zero, {})[image.scan_name] = scan
         rows.append(Row(image.series.name, f"{image.scan_name}, day {day - day_zero}", _describe(image)))
+    rows += [Row(image.series.name, None, FORECAST) for image in images if image.synthetic and not synthetic]
     return Images(
         tuple(Visit(float(day), _in_order(scans)) for day, scans in sorted(visits.items())),
         reference.scan.grid,
+        synthetic,
         frame,
     )
+
+
+def is_synthetic(path: Path, label: str) -> bool:
+    """Tell whether a file is an image or a contour that hybridtumor has computed and exported."""
+    header = read(path, label=label)
+    with guarded(label):
+        return SYNTHETIC_NOTICE in text(header, "SeriesDescription")
 
 
 def _image(series: Series, names: Mapping[str, str], rows: list[Row]) -> _Image | None:
@@ -116,7 +136,9 @@ def _image(series: Series, names: Mapping[str, str], rows: list[Row]) -> _Image 
         if name is None:
             rows.append(Row(series.name, None, why))
             return None
-        return _Image(series, name, load_volume(series.files, label=series.name), why, series.name in names)
+        scan = load_volume(series.files, label=series.name)
+        synthetic = is_synthetic(series.files[0], series.name)
+        return _Image(series, name, scan, why, series.name in names, synthetic)
     except InputError as error:
         rows.append(Row(series.name, None, str(error).removeprefix(f"{series.name}: ").rstrip(".")))
         return None

@@ -14,6 +14,8 @@ One patient is one study and one frame of reference, so that a viewer lays every
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hybridtumor.dicom.write_dose import Bits
@@ -67,12 +69,33 @@ def export_dicom(
     Frames.of(patient.grid)  # a grid that DICOM cannot say is refused before anything is deleted
     _clear(out, overwrite=overwrite)
     export = FileSet(out, Identity.of(patient), dose_bits)
-    export.save_index(finished=False)
-    _export_patient(export, patient, day, with_dose=run is None)
-    for name in arms:
-        _export_arm(export, run, name, patient, day)  # type: ignore[arg-type]  # without a run there are no arms
-    export.save_index(finished=True)
+    with _whole_or_nothing(out):
+        export.save_index(finished=False)
+        _export_patient(export, patient, day, with_dose=run is None)
+        for name in arms:
+            _export_arm(export, run, name, patient, day)  # type: ignore[arg-type]  # without a run there are no arms
+        export.save_index(finished=True)
     return export.rows
+
+
+@contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[None]:
+    """Take away what an export has written when it does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        _remove(out)
+        (out / INDEX).unlink(missing_ok=True)
+        if out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+def _remove(out: Path) -> None:
+    """Delete the images of an export; what else lies in its folder stays."""
+    for folder in ("patient", "arms"):
+        if (out / folder).is_dir():
+            shutil.rmtree(out / folder)
 
 
 def _export_patient(export: FileSet, patient: Patient, day: float | None, *, with_dose: bool) -> None:
@@ -114,8 +137,9 @@ def _arms(run: RunFolder | None, source: Path, arm: str | None) -> tuple[str, ..
     if arm is None:
         return known
     if arm not in known:
-        there = f"one of {', '.join(known)}" if known else "none, as this is no simulated run"
-        raise InputError(f"{source}: expected as --arm {there}, got {arm[:80]!r}.")
+        if not known:
+            raise InputError(f"{source}: expected no --arm, as this is no simulated run, got {arm[:80]!r}. Remove it.")
+        raise InputError(f"{source}: expected as --arm one of {', '.join(known)}, got {arm[:80]!r}.")
     return (arm,)
 
 
@@ -144,6 +168,4 @@ def _clear(out: Path, *, overwrite: bool) -> None:
         )
     if not (out / INDEX).is_file():
         raise InputError(f"{out}: expected an earlier export to overwrite, found no {INDEX}. Choose another folder.")
-    for folder in ("patient", "arms"):
-        if (out / folder).is_dir():
-            shutil.rmtree(out / folder)
+    _remove(out)

@@ -21,8 +21,10 @@ def check_target(source: Path, out: Path, identity: str, *, overwrite: bool) -> 
     here, there = source.resolve(), out.resolve()
     if here == there or there.is_relative_to(here) or here.is_relative_to(there):
         raise InputError(f"{out}: expected a patient folder apart from the DICOM files, got one that holds the other.")
-    if out.is_symlink() or (out.exists() and not (overwrite and _is_patient_or_empty(out))):
-        raise InputError(f"{out}: expected a new folder, it exists. Choose another, or overwrite a patient folder.")
+    if out.is_symlink() or (out.exists() and not _is_patient_or_empty(out)):
+        raise InputError(f"{out}: expected a new folder, it exists and is no patient folder. Choose another.")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: expected a new folder, it exists. Choose another, or add --overwrite to replace it.")
 
 
 def _is_patient_or_empty(folder: Path) -> bool:

@@ -1,7 +1,6 @@
 """A folder of DICOM files becomes a patient folder, without anything that tells who the patient is.
 
-Gross tumour volumes of a structure set are kept as structures; where nothing else says where the tumour is (DICOM
-structure sets never tell core from oedema), they are the tumour core of day 0 too (label ``necrosis``), so that the
+Structures that show the tumour are its segmentation on day 0 (`hybridtumor.dicom.import_structures`), so that the
 patient can be simulated. A dose of a plan becomes the patient's dose, and the plan a list of treatments, ``plan.yaml``,
 as an arm of a scenario states them.
 """
@@ -13,17 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from hybridtumor import units
-from hybridtumor.dicom.assembling import Images, Row, assemble, check_names
+from hybridtumor.dicom.assembling import Row, assemble, check_names
 from hybridtumor.dicom.dose import DoseFacts, load_dose
 from hybridtumor.dicom.import_folder import check_target, write_patient
+from hybridtumor.dicom.import_structures import beside_labels, drawn_labels, gather_structures, tumour_structures
 from hybridtumor.dicom.plan import PlanFacts, load_plan
 from hybridtumor.dicom.series import Series, Sorted, sort_folder
-from hybridtumor.dicom.structures import load_structures
 from hybridtumor.errors import InputError
-from hybridtumor.grid import BoolArray, Grid, resample
-from hybridtumor.patient import Patient, Visit
+from hybridtumor.grid import Grid, resample
+from hybridtumor.patient import Patient
 from hybridtumor.patient_folder import MAX_UNCOVERED
-from hybridtumor.scan import LABEL_CONVENTIONS, LabelMap
+from hybridtumor.scan import LabelMap
 from hybridtumor.therapy import DoseMap
 
 PLAN_FILE = "plan.yaml"
@@ -100,63 +99,38 @@ def import_dicom(
     found = sort_folder(source)
     if len({series.patient for series in found.series} - {""}) > 1:
         raise InputError("DICOM: expected the files of one patient, got several. Put each patient into a folder.")
+    _require_series(found)
     check_names(found.series, names or {})
     rows: list[Row] = []
     images = assemble(found.series, names or {}, rows, allow_other_frame=allow_other_frame)
     frame = None if allow_other_frame else images.frame_of_reference
-    structures = _structures(found.series, images.grid, frame, rows)
-    tumour = _gross_tumour(structures)
-    dose, facts = _dose(found.series, images.grid, frame, tumour, fractions, rows)
+    structures = gather_structures(found.series, images, frame, rows)
+    labels = drawn_labels(structures, images.grid)
+    dose, facts = _dose(found.series, images.grid, frame, labels, fractions, rows)
     plan = _plan(found.series, facts, dose, rows)
     if plan is None and dose is not None and facts is not None and facts.summation == "BEAM":
         rows.append(Row("dose", "dose", "sum of the beams found; no plan tells whether these are all"))
-    patient = Patient(identity, _with_labels(images, tumour), dose=dose, structures=structures)
+    visits = (replace(images.visits[0], labels=labels), *images.visits[1:])
+    patient = Patient(
+        identity, visits, dose=dose, structures=beside_labels(structures, labels), synthetic=images.synthetic
+    )
     write_patient(patient, [] if plan is None else [_course(plan)], PLAN_FILE, out)
-    rows += _other_rows(found, labelled=tumour is not None)
+    rows += [*_other_rows(found), *_simulation_rows(patient, tumour_structures(structures))]
     return ImportReport(out, identity, tuple(v.day for v in patient.visits), tuple(rows), plan is not None)
 
 
-def _structures(series: Sequence[Series], grid: Grid, frame: str | None, rows: list[Row]) -> dict[str, BoolArray]:
-    """Return the masks of all structure sets."""
-    masks: dict[str, BoolArray] = {}
-    for one in (s for s in series if s.kind == "structures"):
-        for path in one.files:
-            try:
-                found = load_structures(path, grid, frame_of_reference=frame)
-            except InputError as error:
-                rows.append(Row(one.name, None, str(error).rstrip(".")))
-                continue
-            for name, mask in found.masks.items():
-                number, kept = 2, name
-                while kept in masks:
-                    kept, number = f"{name}~{number}", number + 1
-                masks[kept] = mask
-            detail = f"{', '.join(found.masks) or 'none'}"
-            out = "; ".join(f"{name} left out: {why}" for name, why in found.left_out.items())
-            rows.append(Row(one.name, "structures" if found.masks else None, f"{detail}; {out}" if out else detail))
-    return masks
-
-
-def _gross_tumour(structures: Mapping[str, BoolArray]) -> BoolArray | None:
-    """Return the union of all gross tumour volumes, or None when there is none."""
-    volumes = [mask for name, mask in structures.items() if name.startswith("GTV")]
-    return np.logical_or.reduce(volumes) if volumes else None
-
-
-def _with_labels(images: Images, tumour: BoolArray | None) -> tuple[Visit, ...]:
-    """Return the visits; the gross tumour is the core of day 0."""
-    if tumour is None:
-        return images.visits
-    codes = LABEL_CONVENTIONS["brats2021"]
-    labels = LabelMap((tumour * codes["necrosis"]).astype(np.uint8), images.grid, codes)
-    return (replace(images.visits[0], labels=labels), *images.visits[1:])
+def _require_series(found: Sorted) -> None:
+    """Refuse a folder without a DICOM file that could be read, and say what is there instead."""
+    if not found.series:
+        there = [f"{row.name}: {row.detail}" for row in _other_rows(found)]
+        raise InputError(f"DICOM: expected DICOM files that can be read, found {'; '.join(there) or 'none'}.")
 
 
 def _dose(
     series: Sequence[Series],
     grid: Grid,
     frame: str | None,
-    tumour: BoolArray | None,
+    labels: LabelMap | None,
     fractions: int | None,
     rows: list[Row],
 ) -> tuple[DoseMap | None, DoseFacts | None]:
@@ -167,7 +141,7 @@ def _dose(
     name = "dose"
     try:
         dose, facts = load_dose(files, fractions=fractions, frame_of_reference=frame)
-        missed = 0.0 if tumour is None else 1 - dose.grid.share_inside(grid.world(np.argwhere(tumour)))
+        missed = 0.0 if labels is None else 1 - dose.grid.share_inside(grid.world(np.argwhere(labels.mask())))
         if missed > MAX_UNCOVERED:
             raise InputError(f"expected a dose grid that covers the tumour, {missed:.1%} of it is outside.")
         values = resample(dose.values, dose.grid, grid)
@@ -196,9 +170,8 @@ def _plan(series: Sequence[Series], facts: DoseFacts | None, dose: DoseMap | Non
                 rows.append(Row(one.name, None, str(error).removeprefix("plan: ").rstrip(".")))
                 continue
             taken = plan
-            detail = (
-                f"{plan.prescription:g} Gy in {plan.fractions} fractions, {plan.beams} beams; first day {FIRST_DAY}"
-            )
+            beams = f", {plan.beams} beams" if plan.beams else ""
+            detail = f"{plan.prescription:g} Gy in {plan.fractions} fractions{beams}; first day {FIRST_DAY}"
             rows.append(Row(one.name, PLAN_FILE, f"{detail} (plans state none: change it if it is known)"))
     return taken
 
@@ -232,12 +205,26 @@ def _check_plan(plan: PlanFacts, facts: DoseFacts | None, dose: DoseMap | None, 
         raise InputError(f"plan: expected a dose that reaches about the prescription, got up to {top:.4g} Gy ({what}).")
 
 
-def _other_rows(found: Sorted, *, labelled: bool) -> list[Row]:
-    """Return rows for what is no image, structure, plan or dose, and for labels made of gross tumour volumes."""
+def _other_rows(found: Sorted) -> list[Row]:
+    """Return rows for what is no image, structure, plan or dose."""
     rows = [Row(s.name, None, "objects of this kind are not read") for s in found.series if s.kind == "other"]
-    counts = ((found.not_dicom, "not DICOM"), (found.outside, "links that lead outside"), (found.copies, "copies"))
-    rows += [Row(f"{n} files", None, why) for n, why in counts if n]
-    rows += [Row(f"{n} files", None, why.removeprefix("DICOM file: ").rstrip(".")) for why, n in found.refused]
-    if labelled:
-        rows.append(Row("GTV", "labels", "gross tumour volumes are the tumour core of day 0: no segmentation is there"))
-    return rows
+    counts: tuple[tuple[int, str], ...] = (
+        (found.not_dicom, "not DICOM"),
+        (found.outside, "links that lead outside"),
+        (found.copies, "copies"),
+    )
+    counts += tuple((n, why.removeprefix("DICOM file: ").rstrip(".")) for why, n in found.refused)
+    return rows + [Row(f"{n} file{'s' if n > 1 else ''}", None, why) for n, why in counts if n]
+
+
+def _simulation_rows(patient: Patient, drawn: Sequence[str]) -> list[Row]:
+    """Return rows for the structures that became labels, and for what a simulation of this patient still lacks."""
+    rows = [Row(", ".join(drawn), "labels", "drawn structures are the tumour of day 0")] if drawn else []
+    if patient.synthetic:
+        rows.append(Row("images", "synthetic", "a simulation made all of them: no measurement of a patient"))
+    lacks = []
+    if "T1w" not in patient.baseline.scans:
+        lacks.append("a T1w image on day 0 (if a series is one, name it, such as --name MR2=T1w)")
+    if patient.baseline.labels is None:
+        lacks.append("the tumour (send a structure GTV, or add labels to patient.yaml)")
+    return [*rows, Row("simulation", "not yet", f"it lacks {'; and '.join(lacks)}")] if lacks else rows
