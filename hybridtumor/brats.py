@@ -61,7 +61,7 @@ def load_brats(folder: Path | str) -> Patient:
             raise InputError(f"{images[kind]}: expected an image, every voxel is 0.")
         scans["T1w"].grid.require_same(scan.grid, str(images[kind]))
     scans["T1w"].grid.require_same(labels.grid, str(images["seg"]))
-    require_part(labels, scans["T1w"].values != scans["T1w"].values[0, 0, 0], images["seg"])
+    require_part(labels.mask(), scans["T1w"].values != scans["T1w"].values[0, 0, 0], images["seg"])
     grid = scans["T1w"].grid  # one object for all: the files' affines may differ in their last digit
     return Patient(
         id=folder.resolve().name,
@@ -75,13 +75,13 @@ def load_brats(folder: Path | str) -> Patient:
     )
 
 
-def require_part(labels: LabelMap, brain: BoolArray, path: Path) -> None:
-    """Refuse a segmentation, on the grid of the mask `brain`, that marks more than `MAX_SHARE` of the brain."""
-    share = float(np.count_nonzero(labels.mask() & brain)) / max(int(np.count_nonzero(brain)), 1)
+def require_part(tumour: BoolArray, brain: BoolArray, path: Path, what: str = "labels") -> None:
+    """Refuse a tumour that is more than `MAX_SHARE` of the brain; both are masks of one shape."""
+    share = float(np.count_nonzero(tumour & brain)) / max(int(np.count_nonzero(brain)), 1)
     if share > MAX_SHARE:
         raise InputError(
-            f"{path}: expected a tumour, which is a part of the brain, got labels on {share:.0%} of it."
-            " Check that this is the tumour's segmentation and that 0 is everything else."
+            f"{path}: expected a tumour, which is a part of the brain, got {what} on {share:.0%} of it."
+            f" Check that these are the {what} of a tumour and that 0 is everything else."
         )
 
 

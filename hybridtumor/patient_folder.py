@@ -42,6 +42,7 @@ from hybridtumor.brats import is_brats_folder, load_brats, require_part
 from hybridtumor.diffusion_tensor import Axes, DiffusionTensor, Order
 from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray, FloatArray, Grid, resample
+from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import STRUCTURE_NAME, Patient, Visit
 from hybridtumor.scan import LABEL_CONVENTIONS, SYNTHETIC_NOTICE, LabelMap, Scan, write_bytes, write_nifti
 from hybridtumor.therapy import DoseMap
@@ -160,7 +161,7 @@ def _build(folder: Path, source: Path, contents: object) -> Patient:
         id=file.id,
         visits=visits,
         tissue=None if file.tissue is None else reader.tissue(file.tissue),
-        density=None if file.density is None else reader.scan(file.density),
+        density=None if file.density is None else reader.density(file.density),
         dose=None if file.dose is None else reader.dose(file.dose, visits[0].labels),
         diffusion_tensor=None if file.diffusion_tensor is None else reader.tensor(file.diffusion_tensor),
         structures={name: reader.mask(entry) for name, entry in file.structures.items()},
@@ -246,6 +247,12 @@ class _Reader:
         fill = float(scan.values.min()) if outside is None else outside
         return Scan(self._on_grid(scan.values, scan.grid, name, order=1, outside=fill), self.grid)
 
+    def density(self, name: str) -> Scan:
+        """Read a cell density, of which no more than a part of the brain may show."""
+        density = self.scan(name)
+        require_part(density.values > ImagingThresholds().edema, self.shown, self.path(name), "visible cell densities")
+        return density
+
     def labels(self, entry: _LabelsEntry) -> LabelMap:
         labels = LabelMap.load(self.path(entry.file), convention=entry.convention)
         if not labels.mask().any():
@@ -254,7 +261,7 @@ class _Reader:
             )
         values = self._on_grid(labels.values.astype(np.float32), labels.grid, entry.file, order=0, outside=0)
         moved = LabelMap(values.astype(np.uint8), self.grid, labels.codes)
-        require_part(moved, self.shown, self.path(entry.file))
+        require_part(moved.mask(), self.shown, self.path(entry.file))
         return moved
 
     def mask(self, name: str) -> BoolArray:

@@ -223,7 +223,7 @@ class PlanBuilder:
     @cached_property
     def _shown(self) -> BoolArray:
         """Where a dose is shown: the head, and the structures beyond the tissue map, such as the eyes."""
-        return np.logical_or.reduce([self._tissue.head, *self._patient.structures.values()])
+        return np.asarray(np.logical_or.reduce([self._tissue.head, *self._patient.structures.values()]))
 
     @cached_property
     def _masks(self) -> TumourMasks:

@@ -39,6 +39,9 @@ SYNTHETIC_NOTICE = "SYNTHETIC by hybridtumor; research use only"
 DISPLACEMENT_INTENT = "displacement vector"
 """NIfTI's intent code 1006, as nibabel calls it."""
 
+FORM_CODES = range(6)
+"""Codes of NIfTI's sform and qform: unknown, scanner, aligned, Talairach, MNI 152, template."""
+
 MAX_VOXELS = 1024**3
 """Largest image that is read; a header that promises more is refused before memory is asked for."""
 
@@ -98,9 +101,9 @@ class LabelMap:
         values = np.asarray(self.values)
         if values.shape != self.grid.shape:
             raise InputError(f"labels: expected an array of the grid's shape {self.grid.shape}, got {values.shape}.")
-        present = np.unique(values)
-        unknown = [float(v) for v in present if v not in {0, *self.codes.values()}]
-        if unknown:
+        strange = values[~np.isin(values, [0, *self.codes.values()])]
+        if strange.size:
+            unknown = [float(v) for v in np.unique(strange[:100_000])]
             known = ", ".join(f"{code} = {name}" for name, code in self.codes.items())
             raise InputError(
                 f"labels: expected 0 and {known}; got also {unknown[:8]}."
@@ -259,7 +262,7 @@ def _read(path: Path, *, vectors: bool = False) -> tuple[NDArray[np.float32], Gr
     check_affine(path, image)
     check_scaling(path, image)
     promised = components * int(np.prod(extents, dtype=object)) * header.get_data_dtype().itemsize
-    _check_size(path, int(image.dataobj.offset), promised)
+    check_size(path, int(image.dataobj.offset), promised)
     try:
         grid = Grid((extents[0], extents[1], extents[2]), image.affine)
     except InputError as error:
@@ -283,8 +286,8 @@ def _read(path: Path, *, vectors: bool = False) -> tuple[NDArray[np.float32], Gr
     return values, grid
 
 
-def _check_size(path: Path, offset: int, data: int) -> None:
-    """Refuse data that would not fit into memory, and data that cannot be in the file."""
+def check_size(path: Path, offset: int, data: int) -> None:
+    """Refuse data (bytes that the header promises) that do not fit into memory or cannot be in the file."""
     if data > MAX_BYTES:
         raise InputError(f"{path}: expected at most {MAX_BYTES} bytes of voxels, the header promises {data}.")
     size, packed = path.stat().st_size, path.name.endswith(".gz")
@@ -308,7 +311,8 @@ def _check_stream(path: Path, needed: int) -> None:
 
 
 def check_affine(path: Path, image: nib.Nifti1Image) -> None:
-    """Refuse an affine that is not finite, and two header forms that put the image at two places."""
+    """Refuse an affine that is not finite, a form of no known code, and two forms that put the image at two places."""
+    _check_codes(path, image)
     sform, sform_code = image.get_sform(coded=True)
     try:
         qform, qform_code = image.get_qform(coded=True)
@@ -328,10 +332,27 @@ def check_affine(path: Path, image: nib.Nifti1Image) -> None:
 
 def check_scaling(path: Path, image: nib.Nifti1Image) -> None:
     """Refuse an intensity scaling that is not finite: nibabel ignores it and forgets it when it loads the image."""
-    with ImageOpener(path) as stream:
-        header = type(image.header).from_fileobj(stream, check=False)
+    header = _stored_header(path, image)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not np.isfinite([slope, intercept]).all():
         raise InputError(
             f"{path}: expected a finite intensity scaling, got slope {slope} and intercept {intercept} in the header."
         )
+
+
+def _check_codes(path: Path, image: nib.Nifti1Image) -> None:
+    """Refuse codes that NIfTI does not know: nibabel sets them to 0, and the image lies where another form says."""
+    header = _stored_header(path, image)
+    for form in ("sform", "qform"):
+        code = int(header[f"{form}_code"])
+        if code not in FORM_CODES:
+            raise InputError(
+                f"{path}: expected {form}_code from {FORM_CODES[0]} to {FORM_CODES[-1]} in the header, got {code}."
+                " Where the image lies is not known; mend the header."
+            )
+
+
+def _stored_header(path: Path, image: nib.Nifti1Image) -> nib.Nifti1Header:
+    """Return the header as it stands in the file, nothing of it mended."""
+    with ImageOpener(path) as stream:
+        return type(image.header).from_fileobj(stream, check=False)
