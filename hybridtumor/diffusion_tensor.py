@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError, ResourceError
 from hybridtumor.grid import BoolArray, FloatArray, Grid
-from hybridtumor.scan import MAX_BYTES, check_affine, check_scaling, write_bytes
+from hybridtumor.scan import MAX_BYTES, check_affine, check_scaling, check_size, write_bytes
 
 Array = NDArray[np.float64]
 Order = Literal["nifti", "fsl", "mrtrix"]
@@ -192,6 +192,7 @@ def read_series(path: Path) -> tuple[nib.Nifti1Image, Array]:
         raise InputError(f"{path}: expected at most {MAX_BYTES} bytes of values, the header promises {size}.")
     check_affine(path, image)
     check_scaling(path, image)
+    check_size(path, int(image.dataobj.offset), size // 8 * image.header.get_data_dtype().itemsize)
     try:
         values = np.asarray(image.dataobj, np.float64)
     except MemoryError as error:

@@ -65,6 +65,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return f"{place}: {str(detail['ctx']['error']).removeprefix('value: ')[:400]}"
     expected = _EXPECTED.get(kind) or detail["msg"].replace("Input should be", "expected")
+    if not expected.startswith("expected"):
+        expected = f"expected another value ({expected[0].lower()}{expected[1:]})"
     return f"{place}: {expected}, got {came}."
 
 

@@ -62,12 +62,9 @@ class _Bounded:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file has the prefix of DICOM's file format."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    """Tell whether a file has the prefix of DICOM's file format; raises OSError when it cannot be opened."""
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def read(path: Path | str, *, label: str = "DICOM file") -> Dataset:
@@ -89,14 +86,14 @@ def read(path: Path | str, *, label: str = "DICOM file") -> Dataset:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{label}: expected a DICOM file, found none.")
-    if not is_dicom(path):
-        raise InputError(f"{label}: expected DICOM with the prefix DICM, got another file.")
     with guarded(label):
+        if not is_dicom(path):
+            raise InputError(f"{label}: expected DICOM with the prefix DICM, got another file.")
         dataset, pixels = _header(path, label)
         for keyword in ("SOPClassUID", "Modality"):
             if not text(dataset, keyword):
                 raise InputError(f"{label}: expected {keyword}, found none. The file is damaged or not an object.")
-        if pixels is not None:
+        if pixels is not None and text(dataset, "Modality") != "SEG":  # never read, so it may be a bit mask
             _check_pixels(path, dataset, pixels, label)
         return dataset
 

@@ -15,6 +15,9 @@ from hybridtumor.dicom.reading import is_dicom, read
 from hybridtumor.dicom.values import Dataset, guarded, number, text
 from hybridtumor.errors import InputError
 
+DUMMY_DATE = "19000101"
+"""Study date of what hybridtumor exports."""
+
 MAX_FILES = 50_000
 """Most files that are looked at in one folder."""
 
@@ -98,11 +101,15 @@ def sort_folder(folder: Path | str) -> Sorted:
             raise InputError(f"DICOM: expected at most {MAX_FILES} files in the folder, got more. Give a subfolder.")
         if not path.resolve().is_relative_to(root):
             counts["outside"] += 1
-        elif not path.is_file() or not is_dicom(path):
-            counts["not DICOM"] += 1
         else:
             try:
+                if not path.is_file() or not is_dicom(path):
+                    counts["not DICOM"] += 1
+                    continue
                 entry = _entry(path)
+            except OSError:
+                refused["a file that may not be opened. Check its permissions."] += 1
+                continue
             except InputError as error:
                 refused[str(error)] += 1
                 continue
@@ -157,7 +164,10 @@ def same_frame(first: str, second: str) -> bool:
 
 def study_date(dataset: Dataset) -> datetime.date | None:
     """Return the date of the study, or None when none is stated or it is none."""
-    stated = text(dataset, "StudyDate").replace(".", "").replace("-", "")
+    stated = text(dataset, "StudyDate")
+    if stated == DUMMY_DATE:  # of an export: one study, the day is that of the series
+        stated = text(dataset, "SeriesDate") or stated
+    stated = stated.replace(".", "").replace("-", "")
     try:
         return datetime.date(int(stated[:4]), int(stated[4:6]), int(stated[6:8])) if len(stated) == 8 else None
     except ValueError:
