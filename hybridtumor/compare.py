@@ -154,7 +154,7 @@ def _prepared(
             known = folder.load_patient()
             return known, {name: folder.load_plan(name, known.grid) for name in scenario.arms}
     progress(0.0)
-    patient = load_patient(scenario.patient, scenario.growth, progress=progress)
+    patient = load_patient(scenario.patient, scenario.growth, check=scenario.require, progress=progress)
     return patient, scenario.plans(patient)
 
 

@@ -150,9 +150,7 @@ class PlanBuilder:
         """Return the dose of a file or of the patient folder, which has to belong to the prescription."""
         patient = self._patient
         if course.dose == PATIENTS_DOSE:
-            if patient.dose is None:
-                raise InputError(f"patient {patient.id}: expected a planned dose in the patient folder, found none.")
-            dose = patient.dose
+            dose = _planned_dose(patient)
         else:
             brain = None if patient.tissue is None else patient.tissue.parenchyma
             dose = dose_from_file(
@@ -200,13 +198,7 @@ class PlanBuilder:
         if name == "whole":
             return self._masks.whole
         if name.startswith(STRUCTURE_PREFIX):
-            structure = name.removeprefix(STRUCTURE_PREFIX).strip()
-            if structure not in patient.structures:
-                known = ", ".join(patient.structures) or "none"
-                raise InputError(
-                    f"resection: expected a structure of patient {patient.id}, which has {known}; got {structure!r}."
-                )
-            return patient.structures[structure]
+            return _structure(patient, name)
         if not Path(name).is_file():
             raise InputError(
                 "resection: expected core, whole, 'structure NAME' or a NIfTI file of 0 and 1, got"
@@ -237,6 +229,32 @@ class PlanBuilder:
                 " (hybridtumor.prepare.load_patient)."
             )
         return self._patient.tissue
+
+
+def require_inputs(patient: Patient, treatments: Sequence[Treatment]) -> None:
+    """Raise InputError when a patient lacks the dose or a structure that treatments name."""
+    for treatment in treatments:
+        if treatment.radiation is not None and treatment.radiation.dose == PATIENTS_DOSE:
+            _planned_dose(patient)
+        if treatment.resection is not None and treatment.resection.cavity.startswith(STRUCTURE_PREFIX):
+            _structure(patient, treatment.resection.cavity)
+
+
+def _planned_dose(patient: Patient) -> DoseMap:
+    if patient.dose is None:
+        raise InputError(f"patient {patient.id}: expected a planned dose in the patient folder, found none.")
+    return patient.dose
+
+
+def _structure(patient: Patient, cavity: str) -> BoolArray:
+    """Return the structure that a cavity names."""
+    structure = cavity.removeprefix(STRUCTURE_PREFIX).strip()
+    if structure not in patient.structures:
+        known = ", ".join(patient.structures) or "none"
+        raise InputError(
+            f"resection: expected a structure of patient {patient.id}, which has {known}; got {structure!r}."
+        )
+    return patient.structures[structure]
 
 
 def _remark(course: Radiation) -> str:

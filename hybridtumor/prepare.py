@@ -25,7 +25,11 @@ Progress = Callable[[float], None]
 
 
 def load_patient(
-    reference: str | Path, growth: GrowthParameters | None = None, *, progress: Progress | None = None
+    reference: str | Path,
+    growth: GrowthParameters | None = None,
+    *,
+    check: Callable[[Patient], None] | None = None,
+    progress: Progress | None = None,
 ) -> Patient:
     """Return a patient whom `hybridtumor.simulate` can take: with tissue fractions and day-0 density.
 
@@ -35,6 +39,8 @@ def load_patient(
         ``"mni152"``, the embedded virtual patient; or a patient folder; or a BraTS folder.
     growth
         Gives the width √(D/ρ) of the tumour's tail; None: the defaults. The virtual patient has its own past.
+    check
+        Called with what the folder holds before anything is derived from it, which takes its time.
     progress
         Called with the share that is done, in [0, 1].
 
@@ -50,6 +56,8 @@ def load_patient(
 
         return virtual.virtual_patient(progress=tell)
     patient = Patient.load(reference)
+    if check is not None:
+        check(patient)
     tell(0.1)
     return complete(patient, growth, progress=lambda share: tell(0.1 + 0.9 * share))
 
@@ -67,16 +75,16 @@ def complete(patient: Patient, growth: GrowthParameters | None = None, *, progre
     tell = progress or (lambda _: None)
     if patient.density is not None and patient.tissue is not None:
         return patient
-    tissue = _tissue(patient)
-    tell(0.9)
-    if patient.density is not None:
-        return replace(patient, tissue=tissue)
     labels = patient.baseline.labels
-    if labels is None:
+    if patient.density is None and labels is None:
         raise InputError(
             f"patient {patient.id}: expected a segmentation or a density on day 0, got neither."
             " Add `labels` to the first visit."
         )
+    tissue = _tissue(patient)
+    tell(0.9)
+    if patient.density is not None or labels is None:
+        return replace(patient, tissue=tissue)
     try:
         law = GrowthParameters() if growth is None else growth
         density = density_from_labels(labels, tissue.parenchyma, law, ImagingThresholds())

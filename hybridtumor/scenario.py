@@ -24,9 +24,10 @@ from pydantic import (
 from hybridtumor import units
 from hybridtumor.arms import GRID, expanded, in_days
 from hybridtumor.errors import InputError
+from hybridtumor.models.oxygen import local_response
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
 from hybridtumor.patient import Patient
-from hybridtumor.plan_builder import PlanBuilder
+from hybridtumor.plan_builder import PlanBuilder, require_inputs
 from hybridtumor.radiation_entry import Day
 from hybridtumor.scan import write_bytes
 from hybridtumor.schedule import WEEK
@@ -210,6 +211,16 @@ class Scenario(BaseModel):
     def notes(self, plans: Mapping[str, TherapyPlan]) -> list[str]:
         """Return what whoever reads the results has to know about what the arms give."""
         return [note for name, plan in plans.items() for note in _notes(name, plan, self.horizon, self.response)]
+
+    def require(self, patient: Patient) -> None:
+        """Raise InputError when a patient folder lacks a map that an arm or the response asks for."""
+        if self.response.hypoxia == "patient":
+            local_response(patient, self.response)
+        for name, treatments in self.arms.items():
+            try:
+                require_inputs(patient, treatments)
+            except InputError as error:
+                raise InputError(f"arm {name}: {error}") from error
 
     def plans(self, patient: Patient) -> dict[str, TherapyPlan]:
         """Return the plan of every arm on a patient; targets and doses derive from day 0 and are shared between arms.

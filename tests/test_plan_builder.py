@@ -9,6 +9,7 @@ import pytest
 import small_run
 import yaml
 
+from hybridtumor import prepare
 from hybridtumor.compare import compare
 from hybridtumor.dosimetry import dose_figures
 from hybridtumor.errors import InputError
@@ -285,3 +286,30 @@ def test_cells_are_small_where_there_is_surgery(patient: Patient) -> None:
     left = density[~cut].sum(dtype=float) * grown.grid.voxel_volume
     assert forecast.figures["cell_size_min_mm"] < 2.0
     assert forecast.burden_curve[1, 1] == pytest.approx(left, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    ("arm", "changes", "why"),
+    [
+        (radiation(target=None, dose="patient"), {}, "planned dose"),
+        ({"resection": {"cavity": "structure GTV"}}, {}, "expected a structure"),
+        (radiation(), {"response": {"hypoxia": "patient"}}, "map of oxygen"),
+    ],
+)
+def test_what_a_folder_lacks_is_said_before_it_is_prepared(
+    patient: Patient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arm: dict[str, Any],
+    changes: dict[str, Any],
+    why: str,
+) -> None:
+    def prepared(*_: object, **__: object) -> Patient:
+        raise RuntimeError("prepared in vain")
+
+    monkeypatch.setattr(prepare, "complete", prepared)
+    patient.save(tmp_path / "patient")
+    asked = scenario([arm], patient=str(tmp_path / "patient"), **changes)
+    with pytest.raises(InputError, match=why):
+        compare(asked, tmp_path / "run", images=False)
+    assert not (tmp_path / "run").exists()
