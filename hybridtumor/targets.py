@@ -1,6 +1,6 @@
 r"""From a tumour to its clinical targets: gross tumour, whole tumour, and the margins of a named recipe, by phases.
 
-    T = {x in the brain : |x − G| ≤ m and the way to x through the brain is no longer},   D_k = D n_k / n
+    T = {x in the brain : dist(x, G) ≤ m and the way to x through the brain is no longer},   D_k = D n_k / n
 
 G is the core of the tumour or all that shows of it, each with the cavity of a resection; m the margin of the phase, mm.
 Phase k takes n_k of the n fractions, and so the dose per fraction is the same in all phases. Ventricles and outer CSF
