@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from dicom_files import CANARY, FRAME, structure_dataset, write
 from matplotlib.path import Path as Polygon
-from rt_utils import RTStructBuilder
 from scipy import ndimage
 
 from hybridtumor.dicom.contours import fill
@@ -16,6 +15,8 @@ from hybridtumor.dicom.volume import load_volume
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
 from hybridtumor.patient import STRUCTURE_NAME
+
+RTStructBuilder = pytest.importorskip("rt_utils", exc_type=ImportError).RTStructBuilder
 
 GRID = Grid((60, 50, 8), np.array([[-1.0, 0, 0, 30], [0, -1.0, 0, 25], [0, 0, 3.0, -9], [0, 0, 0, 1]]))
 Z = GRID.world([[0, 0, k] for k in range(8)])[:, 2]

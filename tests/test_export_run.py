@@ -14,7 +14,6 @@ import pydicom
 import pytest
 from ball_brain import ball_density, ball_dose, ball_grid, ball_tissue
 from export_grids import all_text, read_folder
-from rt_utils import RTStructBuilder
 
 from hybridtumor.dicom import write_set
 from hybridtumor.dicom.assembling import FORECAST
@@ -30,6 +29,8 @@ from hybridtumor.patient import Patient, Visit
 from hybridtumor.rundir import RunFolder
 from hybridtumor.scan import LABEL_CONVENTIONS, LABELS, MODALITIES, SYNTHETIC_NOTICE, LabelMap, Scan
 from hybridtumor.therapy import Fractionation, TherapyPlan
+
+RTStructBuilder = pytest.importorskip("rt_utils", exc_type=ImportError).RTStructBuilder
 
 CANARY = "CANARY-Doe-Jane-19610203"
 VALIDATOR = shutil.which("dciodvfy")

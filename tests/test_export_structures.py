@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path as Polygon
-from rt_utils import RTStructBuilder
 from scipy import ndimage
 
 from hybridtumor.dicom.structures import load_structures
@@ -19,6 +18,8 @@ from hybridtumor.dicom.write_geometry import Frames
 from hybridtumor.dicom.write_images import write_images
 from hybridtumor.dicom.write_structures import write_structures
 from hybridtumor.grid import Grid
+
+RTStructBuilder = pytest.importorskip("rt_utils", exc_type=ImportError).RTStructBuilder
 
 CROSS = ndimage.generate_binary_structure(2, 1)
 
