@@ -9,7 +9,7 @@ mm a prescription of 60 Gy falls by 4 Gy/mm at the edge. The dose is a stated sh
 planning system.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -113,8 +113,7 @@ def phase_doses(
     prescription: float,
     fractions: int,
     *,
-    margin: float = PLANNING_MARGIN,
-    falloff: float = FALL_OFF,
+    shape: Callable[[BoolArray, TissueMap], NDArray[np.float64]] = relative_dose,
 ) -> tuple[PhaseDose, ...]:
     """Return the dose of every phase that gets a fraction, all at the same prescribed dose per fraction.
 
@@ -124,18 +123,20 @@ def phase_doses(
         From `hybridtumor.targets.clinical_targets`.
     prescription, fractions
         Of the whole course: total dose, Gy, and number of fractions.
+    shape
+        Maps a target to the dose around it as a fraction of the prescription.
 
     Raises
     ------
     InputError
-        As `dose_around`; fewer than one fraction.
+        As `relative_dose`; fewer than one fraction.
     """
     result = []
     counts = split_fractions(fractions, [phase for phase, _ in targets])
     for (phase, target), count in zip(targets, counts, strict=True):
         if count:
             part = prescription * (count / fractions)
-            dose = dose_around(target, tissue, part, margin=margin, falloff=falloff)
+            dose = DoseMap((part * shape(target, tissue)).astype(np.float32), tissue.grid)
             result.append(PhaseDose(phase, dose, count, part))
     return tuple(result)
 
@@ -154,35 +155,23 @@ def summed_relative_dose(
     return total
 
 
-def integrated_boost(
-    base: NDArray[np.float64],
-    boost: BoolArray,
-    tissue: TissueMap,
-    ratio: float,
-    *,
-    margin: float = PLANNING_MARGIN,
-    falloff: float = FALL_OFF,
-) -> NDArray[np.float64]:
+def integrated_boost(base: NDArray[np.float64], boost: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
     """Return the shape of a course with a simultaneous integrated boost: the larger of both shapes in every voxel.
 
     Parameters
     ----------
-    base
-        Relative dose without the boost, 1 at the prescription; see `relative_dose`.
-    boost
-        Target of the boost, shape ``base.shape``.
+    base, boost
+        Relative doses around the target and around that of the boost, 1 inside; see `relative_dose`.
     ratio
         Dose in the boost over the prescription, at least 1.
-    margin, falloff
-        Of the boost, mm.
 
     Raises
     ------
     InputError
-        As `relative_dose`; a base of another shape, a ratio below 1.
+        Shapes that differ, a ratio below 1.
     """
-    if base.shape != tissue.grid.shape:
-        raise InputError(f"boost: expected a base of the grid's shape {tissue.grid.shape}, got {base.shape}.")
+    if base.shape != boost.shape:
+        raise InputError(f"boost: expected a base of the boost's shape {boost.shape}, got {base.shape}.")
     if not (ratio >= 1 and np.isfinite(ratio)):
         raise InputError(f"boost: expected at least the prescription, got {ratio:g} times it.")
-    return np.asarray(np.maximum(base, ratio * relative_dose(boost, tissue, margin=margin, falloff=falloff)))
+    return np.asarray(np.maximum(base, ratio * boost))

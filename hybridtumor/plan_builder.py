@@ -16,10 +16,10 @@ from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray, resample
 from hybridtumor.margins import grow_within
 from hybridtumor.patient import Patient
-from hybridtumor.radiation_entry import PATIENTS_DOSE, Boost, Radiation
+from hybridtumor.radiation_entry import PATIENTS_DOSE, Boost, Radiation, SetUpError
 from hybridtumor.scan import Scan
-from hybridtumor.set_up_error import displaced
-from hybridtumor.targets import TargetPhase, TumourMasks, clinical_targets, split_fractions, tumour_masks
+from hybridtumor.set_up_error import blurred, displaced
+from hybridtumor.targets import TargetPhase, TumourMasks, clinical_targets, tumour_masks
 from hybridtumor.therapy import DoseMap, Fractionation, Resection, TherapyPlan
 from hybridtumor.therapy import Treatment as Given
 from hybridtumor.tissue import TissueMap
@@ -97,40 +97,35 @@ class PlanBuilder:
             if course.dose is not None:
                 phases: tuple[Phase, ...] = ((course.fractions, course.prescription, self._given_dose(course)),)
             else:
-                phases = tuple(self._planned(course, surgery))
+                phases = self._planned(course, surgery)
             error = course.setup_error
             if error is not None:  # beyond the head a planned dose goes on; a synthetic one ends there
                 head = None if course.dose is not None else self._shown
-                phases = tuple(
-                    (n, p, displaced(dose, shift=error.shift, rotation=error.rotation, head=head))
-                    for n, p, dose in phases
-                )
+                phases = tuple((n, p, _in_error(dose, error, head)) for n, p, dose in phases)
             self._doses[key] = phases
         return self._doses[key]
 
-    def _planned(self, course: Radiation, surgery: tuple[Surgery, ...]) -> list[Phase]:
+    def _planned(self, course: Radiation, surgery: tuple[Surgery, ...]) -> tuple[Phase, ...]:
         """Return the synthetic doses around the targets of a recipe."""
-        targets = self._targets(course.target or "", course.ctv_margin, surgery)
-        counts = split_fractions(course.fractions, [phase for phase, _ in targets])
-        phases = []
-        for number, count in enumerate(counts):
-            if count == 0:
-                continue
-            shape = self._shape(course.target or "", number, course, surgery)
-            if course.boost is not None:
-                ratio = course.boost.prescription / course.prescription if course.prescription > 0 else 1.0
-                shape = np.maximum(shape, ratio * self._shape(course.boost.target, -1, course.boost, surgery))
-            part = course.prescription * (count / course.fractions)
-            phases.append((count, part, DoseMap((part * shape).astype(np.float32), self._patient.grid)))
-        return phases
 
-    def _shape(self, recipe: str, number: int, course: Radiation | Boost, surgery: tuple[Surgery, ...]) -> Array:
-        """Return the dose of a phase relative to its prescription."""
+        def shape(target: BoolArray, _: TissueMap) -> Array:
+            base, boost = self._shape(target, course), course.boost
+            if boost is None or course.prescription == 0:
+                return base
+            high = self._targets(boost.target, boost.ctv_margin, surgery)[-1][1]
+            ratio = boost.prescription / course.prescription
+            return dose_planning.integrated_boost(base, self._shape(high, boost), ratio)
+
+        targets = self._targets(str(course.target), course.ctv_margin, surgery)
+        doses = dose_planning.phase_doses(targets, self._tissue, course.prescription, course.fractions, shape=shape)
+        return tuple((phase.fractions, phase.prescription, phase.dose) for phase in doses)
+
+    def _shape(self, target: BoolArray, course: Radiation | Boost) -> Array:
+        """Return the dose around a target relative to its prescription; equal ones are built once."""
         margin = dose_planning.PLANNING_MARGIN if course.ptv_margin is None else course.ptv_margin
         falloff = dose_planning.FALL_OFF if course.falloff is None else course.falloff
-        key = (recipe, number, course.ctv_margin, margin, falloff, surgery)
+        key = (id(target), margin, falloff)  # targets are kept, so that their ids stay theirs
         if key not in self._shapes:
-            target = self._targets(recipe, course.ctv_margin, surgery)[number][1]
             self._shapes[key] = dose_planning.relative_dose(
                 target, self._tissue, margin=margin, falloff=falloff, shown=self._shown
             )
@@ -257,6 +252,12 @@ def _structure(patient: Patient, cavity: str) -> BoolArray:
     return patient.structures[structure]
 
 
+def _in_error(dose: DoseMap, error: SetUpError, head: BoolArray | None) -> DoseMap:
+    """Return the expected dose under errors of set-up: one for the whole course, and one anew in every fraction."""
+    moved = displaced(dose, shift=error.shift, rotation=error.rotation, head=head)
+    return blurred(moved, error.random, head=head) if error.random > 0 else moved
+
+
 def _remark(course: Radiation) -> str:
     """Return what else there is to say of a course."""
     error = course.setup_error
@@ -267,4 +268,6 @@ def _remark(course: Radiation) -> str:
         parts.append("shifted by " + ", ".join(f"{mm:g}" for mm in error.shift) + " mm (right, front, top)")
     if any(error.rotation):
         parts.append("turned by " + ", ".join(f"{angle:g}°" for angle in error.rotation))
+    if error.random > 0:
+        parts.append(f"blurred by daily errors of {error.random:g} mm")
     return " and ".join(parts)

@@ -140,7 +140,7 @@ class Boost(Entry):
 
 
 class SetUpError(Entry):
-    """A displacement of the dose against the patient, the same in every fraction.
+    """Errors of set-up: a displacement of the dose against the patient in all fractions, and one anew in each.
 
     Attributes
     ----------
@@ -148,17 +148,24 @@ class SetUpError(Entry):
         How far the dose is shifted to the right, the front and the top (RAS).
     rotation
         Angles about these axes through the centre of the dose, in that order.
+    random
+        Standard deviation of the daily shift along each axis; its expected dose is given.
     """
 
     shift: Vector = ("0 mm", "0 mm", "0 mm")
     rotation: Angles = ("0 deg", "0 deg", "0 deg")
+    random: units.Length = "0 mm"
 
     @model_validator(mode="after")
     def _plausible(self) -> Self:
-        if max(map(abs, self.shift)) > LONGEST or max(map(abs, self.rotation)) > STEEPEST:
+        if (
+            not 0 <= self.random <= LONGEST
+            or max(map(abs, self.shift)) > LONGEST
+            or max(map(abs, self.rotation)) > STEEPEST
+        ):
             raise InputError(
-                f"setup_error: expected a shift of at most {LONGEST:g} mm and a rotation of at most {STEEPEST:g}°, got"
-                f" {self.shift} mm and {self.rotation}°."
+                f"setup_error: expected a shift and a random error of at most {LONGEST:g} mm and a rotation of at most"
+                f" {STEEPEST:g}°, got {self.shift} mm, {self.random:g} mm and {self.rotation}°."
             )
         return self
 

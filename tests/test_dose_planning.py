@@ -128,18 +128,19 @@ def test_integrated_boost_has_two_levels() -> None:
     grid = grid_of((101, 5, 5))
     tissue = brain(grid)
     base = relative_dose(voxel(grid, slice(20, 61)), tissue)
-    shape = integrated_boost(base, voxel(grid, slice(35, 46)), tissue, 1.2, margin=2.0, falloff=5.0)
+    middle = relative_dose(voxel(grid, slice(35, 46)), tissue, margin=2.0, falloff=5.0)
+    shape = integrated_boost(base, middle, 1.2)
     x = np.abs(np.arange(101) - 40.0)
     expected = np.maximum(np.exp(-np.maximum(x - 23, 0) / 15), 1.2 * np.exp(-np.maximum(x - 7, 0) / 5))
     np.testing.assert_allclose(shape[:, 2, 2], expected, rtol=1e-12)
     assert (shape[x <= 7] == 1.2).all()
     assert (shape[(x >= 8) & (x <= 23)] >= 1).all()
     np.testing.assert_array_equal(shape[x > 23], base[x > 23])
-    np.testing.assert_array_equal(integrated_boost(base, voxel(grid, slice(35, 46)), tissue, 1.0), base)
+    np.testing.assert_array_equal(integrated_boost(base, middle, 1.0), base)
     with pytest.raises(InputError, match="at least the prescription"):
-        integrated_boost(base, voxel(grid, 40), tissue, 0.9)
-    with pytest.raises(InputError, match="grid's shape"):
-        integrated_boost(base[1:], voxel(grid, 40), tissue, 1.2)
+        integrated_boost(base, middle, 0.9)
+    with pytest.raises(InputError, match="boost's shape"):
+        integrated_boost(base[1:], middle, 1.2)
 
 
 def blob(grid: Grid, middle: tuple[float, float, float], sigma: float = 5.0, top: float = 60.0) -> DoseMap:

@@ -111,6 +111,17 @@ def test_a_set_up_error_moves_the_dose(patient: Patient) -> None:
     np.testing.assert_allclose(centre(moved.values) - centre(plain.values), [4, -2, 0], atol=0.3)
 
 
+def test_daily_errors_blur_the_dose(patient: Patient) -> None:
+    plain, soft = (
+        plan_of(patient, radiation(falloff="2 mm", setup_error=error)).courses[0].dose.values
+        for error in (None, {"random": "3 mm"})
+    )
+    assert soft.max() <= plain.max() + 1e-4
+    assert np.abs(np.diff(soft, axis=0)).max() < 0.8 * np.abs(np.diff(plain, axis=0)).max()
+    with pytest.raises(InputError, match="random error of at most"):
+        plan_of(patient, radiation(setup_error={"random": "-1 mm"}))
+
+
 def test_targets_after_surgery_hold_the_cavity(patient: Patient, tmp_path: Path) -> None:
     far = np.zeros(patient.grid.shape, np.uint8)
     brain = np.argwhere(patient.tissue.parenchyma & ~tumour_masks(patient).whole)
