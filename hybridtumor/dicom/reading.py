@@ -30,6 +30,10 @@ NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 """Transfer syntaxes without compression."""
 
 _PIXELS, _OTHER_PIXELS = 0x7FE00010, {0x7FE00008, 0x7FE00009}
+LONGEST_CHARACTER_SET = 1024
+"""Bytes of SpecificCharacterSet."""
+
+_CHARACTER_SET = 0x00080005
 _ITEM = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 0xFFFFFFFF
 
@@ -106,6 +110,10 @@ def _header(path: Path, label: str) -> tuple[Dataset, tuple[int, int, int] | Non
     with path.open("rb") as stream:
 
         def at_pixels(tag: int, _vr: str | None, length: int) -> bool:
+            if (
+                int(tag) == _CHARACTER_SET and length > LONGEST_CHARACTER_SET
+            ):  # an error of pydicom repeats it ten times
+                raise InputError(f"{label}: expected the name of a character set, got {length} bytes. It is damaged.")
             if int(tag) == _PIXELS or int(tag) in _OTHER_PIXELS:
                 found.append((int(tag), length, stream.tell()))
             return bool(found)

@@ -34,6 +34,7 @@ def guarded(label: str) -> Iterator[None]:
     log, settings = logging.getLogger("pydicom"), pydicom.config.settings
     before, mode = log.disabled, settings.reading_validation_mode
     log.disabled, settings.reading_validation_mode = True, pydicom.config.IGNORE
+    problem: HybridTumorError | None = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -41,13 +42,15 @@ def guarded(label: str) -> Iterator[None]:
     except HybridTumorError:
         raise
     except MemoryError:
-        raise ResourceError(f"{label}: expected memory for its contents, there is too little.") from None
+        problem = ResourceError(f"{label}: expected memory for its contents, there is too little.")
     except Exception as error:  # noqa: BLE001  (its text may quote what the file says)
-        raise InputError(
+        problem = InputError(
             f"{label}: expected readable DICOM, got a file that is damaged or not DICOM ({type(error).__name__})."
-        ) from None
+        )
     finally:
         log.disabled, settings.reading_validation_mode = before, mode
+    if problem is not None:  # raised out here it does not keep pydicom's error, and with it what was read, in memory
+        raise problem
 
 
 def text(dataset: Dataset, keyword: str) -> str:
