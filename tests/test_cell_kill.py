@@ -13,7 +13,7 @@ from hybridtumor.grid import Grid
 from hybridtumor.models.cell_kill import KillSchedule
 from hybridtumor.models.drug_kinetics import drug_terms, integral
 from hybridtumor.models.radiation import lq_log_kill
-from hybridtumor.parameters import TreatmentResponse
+from hybridtumor.parameters import DrugResponse, TreatmentResponse
 from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation, TherapyPlan
 
 GRID = Grid((4, 3, 2), np.eye(4))
@@ -134,6 +134,27 @@ def test_drug_kill_does_not_depend_on_the_step(n: int) -> None:
 def test_more_prescription_never_kills_less(factor: float, start: float, length: float) -> None:
     less, more = (schedule(course(RAMP * np.float32(f))).log_kill(start, start + length) for f in (1.0, factor))
     assert (more >= less).all()
+
+
+@pytest.mark.parametrize("absorption", ["20 min", "3 h", "36 h"])
+def test_absorption_delays_the_kill_and_keeps_its_total(absorption: str) -> None:
+    """Against the two-compartment equations: gut' = −k_a gut, C' = k_a gut − λ C; equal rates included."""
+    how = DrugResponse(
+        kill_rate="0.2 1/day", half_life="36 h", reference_dose="110 mg/m^2", absorption_half_life=absorption
+    )
+    terms = drug_terms([(2.0, 220.0)], how)
+    start, end, n = 2.5, 7.0, 20000
+    step = end / n
+    gut, blood, killed = 2.0, 0.0, 0.0
+    for i in range(int((end - 2.0) / step)):  # midpoint rule from the dose on
+        half = gut * np.exp(-how.absorption * step / 2)
+        middle = blood + step / 2 * (how.absorption * gut - how.clearance * blood)
+        killed += step * how.kill_rate * middle * (2.0 + (i + 0.5) * step >= start)
+        blood += step * (how.absorption * half - how.clearance * middle)
+        gut *= np.exp(-how.absorption * step)
+    assert integral(terms, start, end) == pytest.approx(killed, rel=1e-3)
+    assert integral(terms, 0, 1000) == pytest.approx(2 * how.kill_rate / how.clearance, rel=1e-9)
+    assert integral(terms, 0, 2) == 0
 
 
 def test_an_event_belongs_to_the_interval_it_starts() -> None:
