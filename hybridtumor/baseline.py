@@ -12,9 +12,10 @@ from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.models.carry import carried
 from hybridtumor.models.contrast import POPULATION, measure_contrast
 from hybridtumor.models.distance import distance_near
-from hybridtumor.models.healthy_fill import healthy_fill
+from hybridtumor.models.healthy_fill import fill_weight, healthy_fill
 from hybridtumor.models.initial_density import enhances as labels_enhance
 from hybridtumor.models.intensity import IntensityScale
+from hybridtumor.models.texture import LEVELS_SHAPE, TYPICAL_LEVEL, texture_levels
 from hybridtumor.models.visibility import label_map
 from hybridtumor.models.warp import Origins
 from hybridtumor.parameters import ImagingThresholds
@@ -39,8 +40,8 @@ class Baseline:
         Modality to scan, scanner units.
     images
         (4, X, Y, Z) normalised scans, 0 outside the head and for a missing modality.
-    healthy
-        (4, X, Y, Z) their healthy fill.
+    healthy, texture
+        (4, X, Y, Z) mean of their healthy fill and what to add for a textured one (`hybridtumor.models.healthy_fill`).
     labels
         The patient's segmentation, or what the density shows where there is none.
     density
@@ -55,13 +56,18 @@ class Baseline:
         One flag per modality.
     enhances
         Whether the tumour enhances.
+    levels
+        (4, 2) strength of texture in healthy white matter (`hybridtumor.models.texture`).
     moved
         Where the tissue is not where it was on day 0, (X, Y, Z), in a baseline that mechanics has carried along.
+    filled
+        Where `images` are a fill and not a scan, (X, Y, Z) in [0, 1], in a baseline whose tumour has been taken out.
     """
 
     scans: Mapping[str, NDArray[np.float32]]
     images: NDArray[np.float32]
     healthy: NDArray[np.float32]
+    texture: NDArray[np.float32]
     labels: LabelMap
     density: NDArray[np.float32]
     tissue: TissueMap
@@ -69,7 +75,9 @@ class Baseline:
     contrast: NDArray[np.float32]
     available: tuple[bool, ...]
     enhances: bool
+    levels: NDArray[np.float32]
     moved: BoolArray | None = None
+    filled: NDArray[np.float32] | None = None
 
     @property
     def grid(self) -> Grid:
@@ -89,8 +97,8 @@ class Baseline:
     def carried(self, origins: Origins) -> "Baseline":
         """Return the baseline with its tissue where it is on a later day, bit for bit the same where nothing moved.
 
-        Scans and density are carried by cubic splines, tissue fractions trilinearly, labels by the nearest voxel. The
-        healthy fill is the carried scan less the carried difference of both: they stay equal away from the tumour.
+        Scans, their fill and density are carried by cubic splines, tissue fractions trilinearly, labels by the nearest
+        voxel.
         """
         moved = origins.mask
         if not moved.any():
@@ -99,18 +107,31 @@ class Baseline:
         tissue = replace(self.tissue, white=white, grey=grey, csf=csf)
         absent = np.zeros(self.grid.shape, np.float32)
         scans = carried(np.stack([self.scans.get(name, absent) for name in MODALITIES]), origins, order=3)
-        filled = carried(self.images - self.healthy, origins, order=3)
         images = np.where(moved, self.scale.normalise(scans) * tissue.head, self.images)
         return replace(
             self,
             scans={name: scan for name, scan in zip(MODALITIES, scans, strict=True) if name in self.scans},
             images=images,
-            healthy=np.where(moved, images - filled, self.healthy),
+            healthy=carried(self.healthy, origins, order=3),
+            texture=carried(self.texture, origins, order=3),
             labels=replace(self.labels, values=carried(self.labels.values, origins, order=0)),
             density=carried(self.density, origins, order=3),
             tissue=tissue,
             moved=moved,
         )
+
+
+def without_tumour(real: Baseline) -> Baseline:
+    """Return a baseline from before the tumour: its scans with the mean of their fill, no label, no cells."""
+    weight = fill_weight(real.labels.mask() | (real.density > VISIBLE_TAIL), real.tissue)
+    nothing = LabelMap(np.zeros(real.grid.shape, np.uint8), real.grid, real.labels.codes)
+    return replace(
+        real,
+        images=real.images + weight * (real.healthy - real.images),
+        labels=nothing,
+        density=np.zeros_like(real.density),
+        filled=weight,
+    )
 
 
 def read_baseline(
@@ -149,22 +170,29 @@ def read_baseline(
     present = np.array(available)
     images = np.zeros((len(MODALITIES), *patient.grid.shape), np.float32)
     images[present] = scale.normalise(scans) * head
-    healthy = np.zeros_like(images)
-    healthy[present] = healthy_fill(images[present], tumour, patient.tissue)
+    healthy, texture = np.zeros_like(images), np.zeros_like(images)
+    fill = healthy_fill(images[present], tumour, patient.tissue)
+    healthy[present], texture[present] = fill.mean, fill.texture
     full = IntensityScale(np.zeros(len(MODALITIES), np.float32), np.ones(len(MODALITIES), np.float32))
     full.median[present], full.width[present] = scale.median, scale.width
     soft = np.stack([labels.mask(name) for name in LABELS]).astype(np.float32)
     contrast = measure_contrast(images, healthy, soft, patient.grid.voxel_volume, population)
     contrast[:, ~present] = population[:, ~present]
+    levels = texture_levels(images, patient.tissue.white, head & ~near, patient.grid.voxel_size)
+    if levels is None:
+        levels = np.full(LEVELS_SHAPE, TYPICAL_LEVEL, np.float32)
+    levels[~present] = TYPICAL_LEVEL
     return Baseline(
         {name: visit.scans[name].values for name, there in zip(MODALITIES, available, strict=True) if there},
         images,
         healthy,
+        texture,
         labels,
         density,
         patient.tissue,
         full,
         contrast,
         available,
-        enhances=labels_enhance(labels),
+        labels_enhance(labels),
+        levels,
     )

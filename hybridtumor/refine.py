@@ -4,8 +4,8 @@
 
 R is the physics render at the patient's resolution, on the baseline scan carried along with the tissue where mechanics
 has moved it (`hybridtumor.models.carry`), M the support in which the tumour may look different, μ and s the regression
-and r a sample of the diffusion, both on the 2 mm working grid and interpolated trilinearly to the patient's
-(`hybridtumor.models.denoiser`). Where M is 0 the result is the carried scan, and the patient's own bit for bit where
+and r a sample of the diffusion, on the 1 mm working grid (`hybridtumor.models.denoiser`; interpolated trilinearly where
+the patient's own grid is finer). Where M is 0 the result is the carried scan, and the patient's own bit for bit where
 nothing has moved; day 0 is the baseline scan. Noise belongs to the place, the seed and the sample: arms and days share
 it, so differences between arms come from the dose, and a tumour keeps its texture from one day to the next.
 """
@@ -31,15 +31,22 @@ from hybridtumor.forecast import Forecast
 from hybridtumor.models.carry import carried
 from hybridtumor.models.conditioning import IMAGE_CHANNELS, Condition, TherapyState
 from hybridtumor.models.contrast import CONTRAST_SHAPE
-from hybridtumor.models.resolution import Box, working_shape
+from hybridtumor.models.resolution import Box
 from hybridtumor.models.warp import Origins, counterparts, find_origins
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient
 from hybridtumor.refiner_scene import DayFields, Scene, changed_box
 from hybridtumor.refiner_weights import SHIPPED, RefinerWeights, load_weights
 from hybridtumor.scan import LABELS, MODALITIES, LabelMap
-from hybridtumor.solvers.sampling import SIGMA_MAX, heun, noise_levels, start_noise
+from hybridtumor.scene_view import SceneView
+from hybridtumor.solvers.guidance import GuidanceOptions
+from hybridtumor.solvers.place_noise import PlaceNoise
+from hybridtumor.solvers.samplers import sampler
+from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
 from hybridtumor.therapy import UNTREATED, TherapyPlan
+
+SIGMA_MIN, LEVEL_RATIO = 0.03, 40.0
+"""Last positive noise level, and ρ: levels nearly even in ln σ, which DPM-Solver++ likes best."""
 
 Array = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -55,13 +62,17 @@ class Refiner:
         From `hybridtumor.refiner_weights.load_weights`.
     thresholds
         Densities at which the tumour shows.
-    steps
-        Noise levels of the sampler.
+    steps, sampler
+        Noise levels, and the way down them: one of `hybridtumor.solvers.samplers.SAMPLERS`.
+    guidance
+        How therapy enters the sampler.
     """
 
     weights: RefinerWeights
     thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
-    steps: int = 12
+    steps: int = 10
+    sampler: str = "dpmpp_2m"
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> "Refiner":
@@ -142,14 +153,13 @@ class Refiner:
         for index, day in enumerate(wanted):
             if progress is not None:
                 progress(index * self.steps, len(wanted) * self.steps)
-            condition = Condition(day, baseline.contrast, baseline.available, TherapyState.on(plan, day))
 
             def step(done: int, _all: int, before: int = index * self.steps) -> None:
                 if progress is not None:
                     progress(before + done, len(wanted) * self.steps)
 
             today = (baseline, forecast, untreated if treated else None, patient, day, plan.cavity_on(day))
-            yield self._visit(*_today(*today), condition, samples, seed, step)  # no second baseline stays in memory
+            yield self._visit(*_today(*today), day, plan, samples, seed, step)  # no second baseline stays in memory
         if progress is not None:
             progress(len(wanted) * self.steps, len(wanted) * self.steps)
 
@@ -161,35 +171,32 @@ class Refiner:
         self,
         baseline: Baseline,
         fields: DayFields,
-        condition: Condition,
+        day: float,
+        plan: TherapyPlan,
         samples: int,
         seed: int,
         step: Progress,
     ) -> FollowUpVisit:
         """Return the visit of one day; `baseline` is where its tissue is on that day."""
+        given = TherapyState() if fields.spares_the_tumour else TherapyState.on(plan, day)
+        condition = Condition(day, baseline.contrast, baseline.available, given, baseline.levels)
         box = changed_box(fields.density_day0, fields.density, baseline)
         scene = None if box is None else Scene.cut(baseline, fields, box, condition, self.thresholds)
+        if scene is not None and self.guidance.mode == "source":
+            scene = scene.told_nothing(baseline, fields, self.thresholds)
         if box is None or scene is None or not scene.drawn.support.any():
-            return with_cavity(_unchanged(baseline, condition.day), baseline, fields.cavity)
-        shape = working_shape(baseline.grid)
-        fields_of_noise = [start_noise(IMAGE_CHANNELS, shape, seed, k, SIGMA_MAX) for k in range(samples)]
-        start = torch.stack([Tensor(box.take(field.numpy())) for field in fields_of_noise])
-        images, labels = scene.compose(self.sample(scene, start, step))
-        return with_cavity(_composed(baseline, condition.day, scene, images, labels), baseline, fields.cavity)
+            return with_cavity(_unchanged(baseline, day), baseline, fields.cavity)
+        noise = [PlaceNoise(seed, k, IMAGE_CHANNELS, box) for k in range(samples)]
+        images, labels = scene.compose(self.sample(scene, noise, step))
+        visit = _composed(baseline, day, scene, images, labels.mean(axis=0))
+        return with_cavity(visit, baseline, fields.cavity)
 
     def regression_mean(self, scene: Scene) -> Array:
         """Return μ on the working grid, (7, X, Y, Z): what is added on average."""
-        mean: Array = self._regression(scene)[1][0].numpy()
+        mean: Array = SceneView.of(scene, self.weights, self.thresholds).mean[0].numpy()
         return mean
 
-    @torch.no_grad()
-    def _regression(self, scene: Scene) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Return the networks' inputs, μ and s."""
-        inputs = {name: Tensor(values)[None] for name, values in scene.inputs().items()}
-        mean, scale = self.weights.regression(inputs["baseline"], inputs["render"], inputs["fields"], inputs["vector"])
-        return inputs, mean, scale
-
-    def sample(self, scene: Scene, start: Tensor, step: Progress | None = None) -> Array:
+    def sample(self, scene: Scene, noise: Sequence[PlaceNoise], step: Progress | None = None) -> Array:
         """Return μ + s r on the working grid for every sample, (samples, 7, X, Y, Z).
 
         Every sample is computed by one thread, as many at a time as torch may use: a sample does not depend on the
@@ -199,33 +206,30 @@ class Refiner:
         ----------
         scene
             What the networks are told.
-        start
-            (samples, 7, X, Y, Z) from `hybridtumor.solvers.sampling.start_noise`, cut to the scene's box.
+        noise
+            Of every sample, in the scene's box.
         step
             Called with the steps done, averaged over the samples, and the steps of a sample.
         """
         done = count(1)
+        way = sampler(self.sampler)
 
         def note(_done: int, steps: int) -> None:
             if step is not None:
-                step(next(done) // len(start), steps)
+                step(next(done) // len(noise), steps)
 
-        with _one_thread_each() as threads, ThreadPoolExecutor(min(threads, len(start))) as pool:
-            inputs, mean, scale = self._regression(scene)
-            known = (
-                inputs["render"] + Tensor(scene.working_support) * mean,
-                scale.log(),
-                inputs["fields"],
-                inputs["vector"],
-            )
+        with _one_thread_each() as threads, ThreadPoolExecutor(min(threads, len(noise))) as pool:
+            view = SceneView.of(scene, self.weights, self.thresholds)
+            denoise = view.denoiser(self.guidance)
 
             @torch.no_grad()
-            def draw(y: Tensor) -> Tensor:
-                levels = noise_levels(self.steps)
-                return heun(lambda z, sigma: self.weights.denoiser(z, sigma, *known), y[None], levels, progress=note)
+            def draw(own: PlaceNoise) -> Tensor:
+                levels = noise_levels(self.steps, sigma_min=SIGMA_MIN, rho=LEVEL_RATIO)
+                start = own.start(SIGMA_MAX)[None]
+                return way(denoise, start, levels, fresh=lambda k: own.white(k)[None], progress=note)
 
-            remainder = torch.cat(list(pool.map(draw, start)))
-        added: Array = (mean + scale * remainder).numpy()
+            remainder = torch.cat(list(pool.map(draw, noise)))
+        added: Array = (view.mean + view.scale * remainder).numpy()
         return added
 
 
@@ -273,6 +277,10 @@ def _fields_of(
     which in the untreated arm may have been pushed elsewhere.
     """
     now, (_, log_kill) = forecast.visible(day), forecast.at(day)
+    moved = None
+    if origins is not None and forecast.displacement is not None:
+        size = np.linalg.norm(forecast.displacement[forecast.days.index(day)], axis=0)
+        moved = carried(size.astype(np.float32), origins, order=1)
     before = (
         forecast.visible(0) if 0 in forecast.days else patient.density.values if patient.density is not None else now
     )
@@ -282,7 +290,7 @@ def _fields_of(
     if origins is not None and untreated is not None and untreated.displacement is not None:
         elsewhere = counterparts(origins, untreated.displacement[untreated.days.index(day)])
         spared = carried(spared, elsewhere, order=3)
-    return DayFields(before, now, spared, log_kill)
+    return DayFields(before, now, spared, log_kill, displacement=moved)
 
 
 def _unchanged(baseline: Baseline, day: float) -> FollowUpVisit:

@@ -1,12 +1,13 @@
 """Scene: everything the refiner needs about one day, cut to the box in which the image may change."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridtumor.baseline import Baseline
-from hybridtumor.models.conditioning import Condition, FieldStack
+from hybridtumor.grid import BoolArray
+from hybridtumor.models.conditioning import FIELDS, Condition, FieldStack, TherapyState
 from hybridtumor.models.denoiser import STRIDE
 from hybridtumor.models.render import FADE, Rendering, render
 from hybridtumor.models.resolution import Box, block_mean, interpolate, working_factor
@@ -16,10 +17,10 @@ from hybridtumor.scan import LABELS, MODALITIES
 INVISIBLE = 0.05
 """Density below which no label fraction can change visibly."""
 
-CONTEXT = 3
+CONTEXT = 6
 """Working voxels around the support that the networks see."""
 
-SMALLEST_BOX = 32
+SMALLEST_BOX = 64
 """Working voxels. Edge of the boxes the networks were trained on."""
 
 Array = NDArray[np.float32]
@@ -29,8 +30,8 @@ Array = NDArray[np.float32]
 class DayFields:
     """What the growth layer says of one day, (X, Y, Z) each, on the patient's grid, where the tissue is on that day.
 
-    Densities are those that MRI sees: living and damaged cells. `cavity` is the share that surgery has taken out,
-    (X, Y, Z), or None.
+    Densities are those that MRI sees: living and damaged cells. `cavity` is the share that surgery has taken out and
+    `displacement` how far the tissue has moved, mm, (X, Y, Z) each, or None.
     """
 
     density_day0: Array
@@ -38,6 +39,19 @@ class DayFields:
     density_untreated: Array
     log_kill: Array
     cavity: Array | None = None
+    displacement: Array | None = None
+
+    @property
+    def felt(self) -> BoolArray:
+        """Where there would be visible tumour: what therapy does elsewhere, no image shows, (X, Y, Z)."""
+        return np.maximum(self.density_day0, self.density_untreated) > INVISIBLE
+
+    @property
+    def spares_the_tumour(self) -> bool:
+        """Whether therapy has left no trace in the tumour: dose beside it, or none at all."""
+        killed = (self.log_kill[self.felt] > 0).any()
+        cut = self.cavity is not None and self.cavity[self.felt].any()
+        return not killed and not cut and np.array_equal(self.density, self.density_untreated)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +65,17 @@ class Scene:
     baseline, labels
         (4, x, y, z) normalised scans and (3, x, y, z) labels of day 0, where their tissue is now, patient resolution.
     drawn
-        The render, patient resolution.
+        The render on tissue means, patient resolution.
     fields
-        (9, X, Y, Z) fields on the working grid.
+        (11, X, Y, Z) fields on the working grid.
     condition
         The condition.
+    healthy
+        (4, X, Y, Z) mean of the healthy fill on the working grid.
+    enhances
+        Whether the tumour enhances.
+    density, spared
+        (X, Y, Z) density and what therapy has spared of it, on the working grid: the source term's target.
     """
 
     box: Box
@@ -65,6 +85,10 @@ class Scene:
     drawn: Rendering
     fields: Array
     condition: Condition
+    healthy: Array
+    enhances: bool
+    density: Array
+    spared: Array
 
     @classmethod
     def cut(
@@ -73,33 +97,48 @@ class Scene:
         """Cut a box out of the patient, render it and pool its fields."""
         factor = working_factor(baseline.grid)
         fine = box.scaled(factor)
-        white, grey, csf = (fine.take(t) for t in (baseline.tissue.white, baseline.tissue.grey, baseline.tissue.csf))
-        before, now = fine.take(fields.density_day0), fine.take(fields.density)
-        images, labels = fine.take(baseline.images), fine.take(baseline.soft_labels)
-        drawn = render(
-            images,
-            fine.take(baseline.healthy),
-            labels,
-            before,
-            now,
-            condition.contrast,
-            fine.take(baseline.head),
-            baseline.grid.voxel_size,
-            thresholds,
-            enhances=baseline.enhances,
-        )
+        drawn = draw(baseline, fields, box, condition, thresholds)
+        tissue = baseline.tissue
+        white, grey, csf, before, now, untreated, log_kill = (
+            fine.take(a)
+            for a in (tissue.white, tissue.grey, tissue.csf, fields.density_day0, fields.density,
+                      fields.density_untreated, np.where(fields.felt, fields.log_kill, 0))
+        )  # fmt: skip
+        absent = np.zeros_like(now)
         stack = FieldStack(
             density=now,
-            density_untreated=fine.take(fields.density_untreated),
-            log_kill=fine.take(fields.log_kill),
-            displacement=np.zeros_like(now),  # 0 in training, so 0 here too: images are carried before they are refined
+            density_untreated=untreated,
+            log_kill=log_kill,
+            displacement=absent if fields.displacement is None else fine.take(fields.displacement),
             white=white,
             grey=grey,
             csf=csf,
             support=drawn.support,
             density_day0=before,
+            kept=drawn.kept if baseline.filled is None else drawn.kept * (1 - fine.take(baseline.filled)),
+            cavity=absent if fields.cavity is None else fine.take(fields.cavity).astype(np.float32),
         ).stack()
-        return cls(box, factor, images, labels, drawn, block_mean(stack, factor), condition)
+        images, labels = fine.take(baseline.images), fine.take(baseline.soft_labels)
+        healthy = block_mean(fine.take(baseline.healthy), factor)
+        coarse = block_mean(stack, factor)
+        density, spared = (coarse[FIELDS.index(name)] for name in ("density", "spared"))
+        shown = (box, factor, images, labels, drawn, coarse, condition, healthy, baseline.enhances)
+        return cls(*shown, density, spared)
+
+    def told_nothing(self, baseline: Baseline, fields: DayFields, thresholds: ImagingThresholds) -> "Scene":
+        """Return the scene of the untreated tumour where this one may be written: therapy enters in the sampler.
+
+        The density and what therapy spared stay as they are, for the source term; the networks are shown neither.
+        """
+        none = replace(self.condition, therapy=TherapyState())
+        spared = replace(fields, density=fields.density_untreated, log_kill=np.zeros_like(fields.log_kill), cavity=None)
+        other = Scene.cut(baseline, spared, self.box, none, thresholds)
+        support = np.maximum(other.drawn.support, self.drawn.support)
+        shown = other.fields.copy()
+        shown[FIELDS.index("support")] = block_mean(support, self.factor)
+        return replace(
+            other, drawn=replace(other.drawn, support=support), fields=shown, density=self.density, spared=self.spared
+        )
 
     @property
     def working_support(self) -> Array:
@@ -107,7 +146,7 @@ class Scene:
         return block_mean(self.drawn.support, self.factor)
 
     def inputs(self) -> dict[str, Array]:
-        """Return what the networks read, on the working grid."""
+        """Return what the networks read, on the working grid: baseline, render, fields and vector."""
         seen = np.array([*self.condition.available, *[True] * len(LABELS)], np.float32)[:, None, None, None]
         return {
             "baseline": seen * block_mean(np.concatenate([self.baseline, self.labels]), self.factor),
@@ -119,14 +158,45 @@ class Scene:
     def compose(self, added: Array) -> tuple[Array, Array]:
         """Return R + M·added at the patient's resolution.
 
-        Images are (samples, 4, x, y, z), soft labels the mean over the samples, (3, x, y, z).
+        Images are (samples, 4, x, y, z), soft labels (samples, 3, x, y, z).
         """
         support = self.drawn.support
         fine = interpolate(added, self.factor, support.shape) * support
         split = len(MODALITIES)
         images = np.where(support > 0, self.drawn.images + fine[:, :split], self.drawn.images)
-        labels = np.clip(self.drawn.labels + fine[:, split:], 0, 1).mean(axis=0)
+        labels = np.clip(self.drawn.labels + fine[:, split:], 0, 1)
         return images, np.where(support > 0, labels, self.drawn.labels)
+
+
+def draw(
+    baseline: Baseline,
+    fields: DayFields,
+    box: Box,
+    condition: Condition,
+    thresholds: ImagingThresholds,
+    *,
+    textured: bool = False,
+) -> Rendering:
+    """Return the render in a box of the working grid, at the patient's resolution.
+
+    On tissue means, which is what the networks add to, or `textured`, which is the best picture without them.
+    """
+    fine = box.scaled(working_factor(baseline.grid))
+    healthy = fine.take(baseline.healthy)
+    if textured:
+        healthy = healthy + fine.take(baseline.texture)
+    return render(
+        fine.take(baseline.images),
+        healthy,
+        fine.take(baseline.soft_labels),
+        fine.take(fields.density_day0),
+        fine.take(fields.density),
+        condition.contrast,
+        fine.take(baseline.head),
+        baseline.grid.voxel_size,
+        thresholds,
+        enhances=baseline.enhances,
+    )
 
 
 def changed_box(before: Array, now: Array, baseline: Baseline) -> Box | None:

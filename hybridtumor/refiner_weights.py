@@ -25,7 +25,7 @@ from hybridtumor.models.denoiser import Denoiser, MeanAndScale, NetworkSizes
 from hybridtumor.models.resolution import WORKING_SPACING
 from hybridtumor.scan import LABELS, MODALITIES, write_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SHIPPED = Path(models.__path__[0]) / "weights" / "refiner.safetensors"
 """The weights that come with the package."""
 

@@ -22,11 +22,11 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from scipy import ndimage
 
-from hybridtumor.baseline import Baseline, read_baseline
+from hybridtumor.baseline import VISIBLE_TAIL, Baseline, read_baseline
 from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray
 from hybridtumor.models.conditioning import TherapyState
-from hybridtumor.models.healthy_fill import healthy_fill
+from hybridtumor.models.healthy_fill import fill_weight, healthy_fill
 from hybridtumor.models.resolution import block_mean, working_factor
 from hybridtumor.patient import Patient
 from hybridtumor.scan import write_bytes
@@ -44,9 +44,9 @@ class Stored:
     """Reading and writing of a frozen dataclass of arrays and numbers."""
 
     def save(self, path: Path) -> None:
-        """Write all arrays as safetensors, everything else into its JSON metadata; whole or not at all."""
+        """Write all arrays as safetensors, images in half precision, everything else into its JSON metadata."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        arrays = {k: np.ascontiguousarray(v) for k, v in values.items() if isinstance(v, np.ndarray)}
+        arrays = {k: _compact(v) for k, v in values.items() if isinstance(v, np.ndarray)}
         rest = {k: asdict(v) if isinstance(v, TherapyState) else v for k, v in values.items() if k not in arrays}
         write_bytes(path, save(arrays, {"kind": type(self).__name__, "rest": json.dumps(rest)}))
 
@@ -69,6 +69,11 @@ class Stored:
         return cls(**arrays, **rest)
 
 
+def _compact(values: NDArray[Any]) -> NDArray[Any]:
+    """Return images (three axes and more) in half precision, everything else as it is."""
+    return np.ascontiguousarray(values, np.float16 if values.ndim >= 3 else values.dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class RealCase(Stored):
     """A real glioma on the working grid, cropped to the head.
@@ -76,7 +81,9 @@ class RealCase(Stored):
     Parameters
     ----------
     scans, healthy
-        (4, X, Y, Z) normalised scans and their healthy fill.
+        (4, X, Y, Z) normalised scans and the mean of their healthy fill.
+    fill
+        (X, Y, Z) weight of the fill: 1 in the tumour and a little beyond.
     labels
         (3, X, Y, Z) soft labels.
     density
@@ -85,33 +92,41 @@ class RealCase(Stored):
         (3, X, Y, Z) white, grey, CSF.
     pockets
         (k, 4) centre (working voxels) and radius (mm) of places for invented tumours.
-    pocket_fills
-        (k, 4, X, Y, Z) healthy fill of the scans there, float16.
+    pocket_fill
+        (4, X, Y, Z) mean of the healthy fill of all those places at once.
     contrast, population
         (3, 4) the patient's contrast, and the mean of the other cases.
+    levels
+        (4, 2) strength of texture in healthy tissue.
     """
 
     name: str
     scans: Array
     healthy: Array
+    fill: Array
     labels: Array
     density: Array
     tissue: Array
     pockets: Array
-    pocket_fills: NDArray[np.float16]
+    pocket_fill: Array
     contrast: Array
     population: Array
+    levels: Array
     enhances: bool
     spacing: float
 
 
 @dataclass(frozen=True, eq=False)
 class PhantomPair(Stored):
-    """Baseline and follow-up of a virtual patient on the working grid, cropped to the tumour."""
+    """Baseline and follow-up of a virtual patient on the working grid, cropped to the tumour.
+
+    The baseline is where its tissue is on the day of the follow-up; `displacement` says how far that has moved, mm.
+    """
 
     name: str
     baseline: Array
     healthy: Array
+    texture: Array
     baseline_labels: Array
     target: Array
     target_labels: Array
@@ -120,7 +135,10 @@ class PhantomPair(Stored):
     density_untreated: Array
     log_kill: Array
     tissue: Array
+    displacement: Array
+    cavity: Array
     contrast: Array
+    levels: Array
     enhances: bool
     spacing: float
     day: float
@@ -155,7 +173,7 @@ def prepare_cases(
 
 def population_contrast(cases: list[RealCase]) -> Array:
     """Return the mean contrast over cases, each label weighted by the cube root of its volume, (3, 4)."""
-    weights = np.stack([np.cbrt(case.labels.sum(axis=(1, 2, 3))) for case in cases])[..., None]
+    weights = np.stack([np.cbrt(case.labels.sum(axis=(1, 2, 3), dtype=np.float64)) for case in cases])[..., None]
     values = np.stack([case.contrast for case in cases])
     return np.asarray((weights * values).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-6), np.float32)
 
@@ -176,23 +194,24 @@ def _real_case(name: str, baseline: Baseline) -> RealCase:
         return block_mean(values[..., box[0], box[1], box[2]], factor)
 
     tissue = baseline.tissue
-    fractions = coarse(np.stack([tissue.white, tissue.grey, tissue.csf]))
     rng = np.random.default_rng(sum(name.encode()))
-    pockets, fills = [], []
+    pockets, taken = [], baseline.labels.mask()
     for centre, radius, ball in _places_for_tumours(rng, baseline):
         pockets.append([*[(c - s.start - (factor - 1) / 2) / factor for c, s in zip(centre, box, strict=True)], radius])
-        fills.append(coarse(healthy_fill(baseline.images, ball, tissue)).astype(np.float16))
+        taken = taken | ball
     return RealCase(
         name=name,
         scans=coarse(baseline.images),
         healthy=coarse(baseline.healthy),
+        fill=coarse(fill_weight(baseline.labels.mask() | (baseline.density > VISIBLE_TAIL), tissue)),
         labels=coarse(baseline.soft_labels),
         density=coarse(baseline.density),
-        tissue=fractions,
+        tissue=coarse(np.stack([tissue.white, tissue.grey, tissue.csf])),
         pockets=np.array(pockets, np.float32),
-        pocket_fills=np.stack(fills),
+        pocket_fill=coarse(healthy_fill(baseline.images, taken, tissue).mean),
         contrast=baseline.contrast,
         population=baseline.contrast,
+        levels=baseline.levels,
         enhances=baseline.enhances,
         spacing=float(factor * baseline.grid.voxel_volume ** (1 / 3)),
     )

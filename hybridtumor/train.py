@@ -1,24 +1,32 @@
-"""Training the refiner from the command line: ``python -m hybridtumor.train --cache DIR --out DIR``.
+"""Training of the refiner: regression, then diffusion, then students, each resumable.
 
-Prepares the teacher's cases once, trains the regression, then the diffusion, each resumable, and writes the averaged
-weights with their header after every checkpoint, so that a run stopped at any time leaves usable weights.
+After every checkpoint the averaged weights are written with their header, so a run stopped at any time leaves usable
+weights: ``refiner.safetensors``, and ``student_<kind>.safetensors`` with the same regression. Started by ``torchrun``,
+every process takes its share of each batch.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
-import cyclopts
 import torch
-from rich.console import Console
+from torch import Tensor
 
-from hybridtumor.errors import InputError
-from hybridtumor.models.denoiser import NetworkSizes
-from hybridtumor.prepare import load_patient
-from hybridtumor.refiner_weights import SHIPPED, load_weights, save_weights
+from hybridtumor.models.denoiser import Denoiser, MeanAndScale, NetworkSizes
+from hybridtumor.refiner_weights import load_weights, save_weights
+from hybridtumor.solvers.distillation import (
+    ConsistencyDenoiser,
+    PairMaker,
+    consistency_loss,
+    discretisation,
+    frozen,
+    one_step_loss,
+    student_of,
+)
+from hybridtumor.solvers.pruning import half_width, widths_of
+from hybridtumor.solvers.ranks import Ranks, joined
 from hybridtumor.solvers.training import (
+    Batch,
     TrainingOptions,
     averaged_weights,
     diffusion_loss,
@@ -26,188 +34,216 @@ from hybridtumor.solvers.training import (
     new_networks,
     regression_loss,
 )
-from hybridtumor.teacher import PhantomPair, RealCase, population_contrast, prepare_cases
-from hybridtumor.training_pairs import PairSource
+from hybridtumor.teacher import population_contrast
+from hybridtumor.train_data import Lessons, Say, case_weights, prepare_lessons
+from hybridtumor.train_options import TrainOptions
 
 LOG_EVERY = 25
+STAGES = ("regression", "diffusion", "one-step", "consistency", "half-width")
+"""In order; the place of a stage is part of the seed of its examples."""
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """Options of the ``train`` command.
+def train(options: TrainOptions, *, say: Say | None = None) -> Path:
+    """Train all stages that the recipe asks for, from where they stopped, and return the path of the weights.
 
-    Parameters
-    ----------
-    cache
-        Folder of prepared cases and phantoms (``real_*.safetensors``, ``phantom_*.safetensors``).
-    out
-        Folder of checkpoints and of the weights.
-    data
-        Folder with ``train/patients``; HYBRIDTUMOR_DATA by default.
-    init
-        Weights to start from.
-    regression_steps, diffusion_steps
-        Steps of the two stages.
-    learning_rate, batch, crop, seed
-        As in `hybridtumor.solvers.training.TrainingOptions` and `hybridtumor.training_pairs.PairSource`.
-    phantom_share
-        Share of examples drawn from phantoms.
-    hold_out
-        Names of cases to keep for validation.
-    phantoms
-        Phantoms to make first where the cache lacks them (minutes each).
-    device, bf16, compiled, threads
-        Where and how to compute; 0 threads leaves torch's choice.
+    Raises
+    ------
+    InputError
+        There is nothing to train on, or the folder holds a run with other options.
+    ConvergenceError
+        A loss is not finite.
     """
-
-    cache: Path
-    out: Path
-    data: Path | None = None
-    init: Path | None = None
-    regression_steps: int = 2000
-    diffusion_steps: int = 6000
-    learning_rate: float = 1e-3
-    batch: int = 2
-    crop: int = 40
-    seed: int = 0
-    phantom_share: float = 0.5
-    hold_out: tuple[str, ...] = ()
-    phantoms: int = 0
-    device: str = "cpu"
-    bf16: bool = False
-    compiled: bool = False
-    threads: int = 0
-
-
-def train(options: TrainOptions) -> Path:
-    """Train both networks and return the path of the weights."""
-    console = Console(stderr=True)
     if options.threads:
         torch.set_num_threads(options.threads)
-    cases = teacher_cases(options, console)
-    if options.phantoms:
-        from hybridtumor.phantoms import make_phantoms  # it loads the finite-element solver
-
-        make_phantoms(options.phantoms, options.cache, progress=lambda name: console.log(f"{name} is ready"))
-    phantoms = [PhantomPair.load(path) for path in sorted(options.cache.glob("phantom_*.safetensors"))]
-    console.log(f"{len(cases)} real cases, {len(phantoms)} phantom pairs, {torch.get_num_threads()} threads")
-    source = PairSource(cases, phantoms, options.crop, options.batch, options.seed, options.phantom_share)
-    sizes = NetworkSizes()
-    regression, denoiser = new_networks(sizes.mean, sizes.denoiser, options.seed)
-    if options.init is not None:
-        first = load_weights(options.init)
-        regression, denoiser = first.regression, first.denoiser
-    weights, population = options.out / "refiner.safetensors", population_contrast(cases)
-
-    def export() -> None:
-        parts = {name: options.out / f"{name}.safetensors" for name in ("regression", "diffusion")}
-        mean, mean_steps = averaged_weights(parts["regression"])
-        rest, rest_steps = (
-            averaged_weights(parts["diffusion"]) if parts["diffusion"].is_file() else (denoiser.state_dict(), 0)
-        )
-        about = {
-            "real_cases": [c.name for c in cases],
-            "phantom_pairs": len(phantoms),
-            "regression_steps": mean_steps,
-            "diffusion_steps": rest_steps,
-            "batch": options.batch,
-            "crop": options.crop,
-            "learning_rate": options.learning_rate,
-            "seed": options.seed,
-            "started_from": None if options.init is None else load_weights(options.init).header["training"],
-        }
-        save_weights(weights, mean, rest, sizes, population, about)
-
-    def stage(name: str, every: int) -> "Progress":
-        return Progress(console, name, every, export)
-
-    first_stage = _options(options, options.regression_steps)
-    averaged = fit(
-        regression,
-        regression_loss,
-        source.batch_of,
-        first_stage,
-        options.out / "regression.safetensors",
-        progress=stage("regression", first_stage.save_every),
-    )
-    regression.load_state_dict(averaged)
-    regression.requires_grad_(requires_grad=False).eval()
-    second_stage = _options(options, options.diffusion_steps)
-    later = PairSource(cases, phantoms, options.crop, options.batch, options.seed + 1, options.phantom_share)
-    fit(
-        denoiser,
-        diffusion_loss(regression, second_stage),
-        later.batch_of,
-        second_stage,
-        options.out / "diffusion.safetensors",
-        progress=stage("diffusion", second_stage.save_every),
-    )
-    export()
-    return weights
+    with joined(options.recipe.device) as (ranks, device):
+        tell = say if say is not None and ranks.first else lambda _text: None
+        options = replace(options, recipe=replace(options.recipe, device=device))
+        run = Run(options, _lessons(options, ranks, tell), ranks, tell)
+        networks = _first_networks(options)
+        regression = run.regression(networks[0])
+        denoiser = run.diffusion(regression, networks[1])
+        for student in options.students:
+            run.student(student, regression, denoiser)
+    return options.out / "refiner.safetensors"
 
 
-def teacher_cases(options: TrainOptions, console: Console) -> list[RealCase]:
-    """Return the real training cases, prepared or from the cache."""
-    root = options.data or Path(os.environ.get("HYBRIDTUMOR_DATA", "../shared/data"))
-    folders = sorted(
-        p for p in (root / "train" / "patients").glob("*") if p.is_dir() and p.name not in options.hold_out
-    )
-    if not folders:
-        raise InputError(f"{root}: expected BraTS folders in train/patients, found none. State the data folder.")
-    return prepare_cases(
-        folders, options.cache, load_patient, progress=lambda name: console.log(f"case {name} is ready")
-    )
+def prepare(options: TrainOptions, *, say: Say | None = None) -> Lessons:
+    """Prepare cases and phantoms into the cache, where they are not there yet."""
+    return prepare_lessons(options.data, options.cache, options.recipe.phantoms, options.hold_out, say=say)
 
 
 @dataclass(frozen=True, eq=False)
-class Progress:
-    """Log lines, and new weights after every checkpoint."""
+class Run:
+    """The stages of one training run."""
 
-    console: Console
-    name: str
-    every: int
-    export: Callable[[], None]
+    options: TrainOptions
+    lessons: Lessons
+    ranks: Ranks
+    say: Say
 
-    def __call__(self, step: int, loss: float) -> None:
-        """Note a step."""
-        if step % LOG_EVERY == 0:
-            self.console.log(f"{self.name} step {step}: loss {loss:.4f}")
-        if step % self.every == 0:
-            self.export()
+    def regression(self, network: MeanAndScale) -> MeanAndScale:
+        """Train the regression; return it for use."""
+        recipe = self.options.recipe
+        if recipe.regression_steps:
+            how = self._how("regression", recipe.regression_steps)
+            averaged = fit(
+                network,
+                regression_loss,
+                self._batches("regression"),
+                how,
+                self._path("regression"),
+                validation=self._validation(),
+                progress=self._progress("regression", how, lambda: None),
+            )
+            network.load_state_dict(averaged)
+        return frozen(network.to(recipe.device))
 
+    def diffusion(self, regression: MeanAndScale, network: Denoiser) -> Denoiser:
+        """Train the denoiser; return it for use."""
+        recipe = self.options.recipe
+        if recipe.diffusion_steps:
+            how = self._how("diffusion", recipe.diffusion_steps)
+            self._fine_tune("diffusion", regression, network, how)
+        elif self.ranks.first:
+            self._export("diffusion", regression, network.state_dict(), widths_of(network.net), 0)
+        return frozen(network.to(recipe.device))
 
-def _options(options: TrainOptions, steps: int) -> TrainingOptions:
-    return TrainingOptions(
-        steps,
-        options.batch,
-        options.learning_rate,
-        seed=options.seed,
-        device=options.device,
-        bf16=options.bf16,
-        compiled=options.compiled,
-    )
+    def student(self, kind: str, regression: MeanAndScale, teacher: Denoiser) -> None:
+        """Train a student of the denoiser."""
+        recipe, widths = self.options.recipe, widths_of(teacher.net)
+        how = replace(self._how(kind, recipe.student_steps), learning_rate=recipe.learning_rate / 3)
+        if kind == "half-width":
+            narrow = half_width(teacher)
+            self._fine_tune(kind, regression, narrow.requires_grad_(), replace(how, learning_rate=recipe.learning_rate))
+        elif kind == "one-step":
+            self._one_step(regression, teacher, student_of(teacher, Denoiser, widths), how)
+        else:
+            self._consistency(regression, teacher, student_of(teacher, ConsistencyDenoiser, widths), how)
 
+    def _fine_tune(self, stage: str, regression: MeanAndScale, network: Denoiser, how: TrainingOptions) -> None:
+        averaged = fit(
+            network,
+            diffusion_loss(regression, how),
+            self._batches(stage),
+            how,
+            self._path(stage),
+            validation=self._validation(),
+            progress=self._exporting(stage, regression, network, how),
+        )
+        network.load_state_dict(averaged)
 
-def main() -> None:
-    """Run ``python -m hybridtumor.train``."""
-    app = cyclopts.App(help="Train the refiner. The shipped weights were made with this command; see the model card.")
-
-    @app.default
-    def run(options: Annotated[TrainOptions, cyclopts.Parameter(name="*")]) -> None:
-        """Train and write weights.
-
-        Parameters
-        ----------
-        options
-            See `TrainOptions`.
-        """
-        path = train(options)
-        Console(stderr=True).log(
-            f"weights written to {path}; to ship them copy them and their header to {SHIPPED.parent}"
+    def _one_step(self, regression: MeanAndScale, teacher: Denoiser, network: Denoiser, how: TrainingOptions) -> None:
+        folder = self.options.out / "pairs"
+        maker = PairMaker(regression, teacher, self._batches("one-step"), folder, self.options.recipe.pairs)
+        fit(
+            network,
+            one_step_loss(regression),
+            maker.pairs_of,
+            how,
+            self._path("one-step"),
+            progress=self._exporting("one-step", regression, network, how),
         )
 
-    app()
+    def _consistency(
+        self, regression: MeanAndScale, teacher: Denoiser, network: ConsistencyDenoiser, how: TrainingOptions
+    ) -> None:
+        average: dict[str, Tensor] = {}
+        fit(
+            network,
+            consistency_loss(regression, teacher, network, average, discretisation()),
+            self._batches("consistency"),
+            how,
+            self._path("consistency"),
+            validation=self._validation(),
+            average=average,
+            progress=self._exporting("consistency", regression, network, how),
+        )
+
+    def _batches(self, stage: str) -> Callable[[int], Batch]:
+        recipe, seed = self.options.recipe, self.options.seed * len(STAGES) + STAGES.index(stage)
+        return self.lessons.source(recipe.crop, recipe.batch, seed, recipe.phantom_share).batch_of
+
+    def _validation(self) -> list[Batch]:
+        return self.lessons.validation(self.options.recipe.crop, self.options.recipe.validation)
+
+    def _path(self, name: str) -> Path:
+        return self.options.out / f"{name}.safetensors"
+
+    def _how(self, stage: str, steps: int) -> TrainingOptions:
+        recipe = self.options.recipe
+        return TrainingOptions(
+            steps,
+            recipe.batch,
+            recipe.learning_rate,
+            seed=self.options.seed * len(STAGES) + STAGES.index(stage),
+            objective=recipe.objective,
+            device=recipe.device,
+            bf16=recipe.bf16,
+            compiled=recipe.compiled,
+            recompute=recipe.recompute,
+            accumulate=recipe.accumulate,
+            save_every=recipe.save_every,
+            validate_every=recipe.validate_every,
+        )
+
+    def _exporting(
+        self, stage: str, regression: MeanAndScale, network: Denoiser, how: TrainingOptions
+    ) -> Callable[[int, float], None]:
+        def export() -> None:
+            weights, steps = averaged_weights(self._path(stage))
+            self._export(stage, regression, weights, widths_of(network.net), steps)
+
+        return self._progress(stage, how, export)
+
+    def _progress(self, stage: str, how: TrainingOptions, export: Callable[[], None]) -> Callable[[int, float], None]:
+        def note(step: int, loss: float) -> None:
+            if step % LOG_EVERY == 0 or step == how.steps:
+                self.say(f"{stage} step {step} of {how.steps}: loss {loss:.4f}")
+            if step % how.save_every == 0 or step == how.steps:
+                export()
+
+        return note
+
+    def _export(
+        self, stage: str, regression: MeanAndScale, weights: dict[str, Tensor], widths: tuple[int, ...], steps: int
+    ) -> None:
+        """Write weights and header of the denoiser or of a student."""
+        options, cases = self.options, self.lessons.cases
+        about = {
+            "stage": stage,
+            "steps": steps,
+            "real_cases": [case.name for case in cases],
+            "case_weights": [round(weight, 4) for weight in case_weights(cases)],
+            "held_out": [case.name for case in self.lessons.held],
+            "phantom_pairs": len(self.lessons.phantoms),
+            "recipe": asdict(options.recipe),
+            "ranks": self.ranks.size,
+            "seed": options.seed,
+            "started_from": None if options.init is None else load_weights(options.init).header["training"],
+        }
+        name = "refiner" if stage == "diffusion" else f"student_{stage}"
+        sizes = NetworkSizes(widths_of(regression.net), widths)
+        population = population_contrast(cases)
+        save_weights(self._path(name), dict(regression.named_parameters()), weights, sizes, population, about)
 
 
-if __name__ == "__main__":
-    main()
+def _lessons(options: TrainOptions, ranks: Ranks, tell: Say) -> Lessons:
+    """Return the lessons; the first rank prepares what is missing while the others wait."""
+    if not ranks.first:
+        ranks.wait()
+    lessons = prepare(options, say=tell)
+    if ranks.first:
+        ranks.wait()
+    tell(
+        f"{len(lessons.cases)} real cases, {len(lessons.held)} held out, {len(lessons.phantoms)} phantom pairs,"
+        f" {torch.get_num_threads()} threads, {ranks.size} processes"
+    )
+    return lessons
+
+
+def _first_networks(options: TrainOptions) -> tuple[MeanAndScale, Denoiser]:
+    if options.init is not None:
+        first = load_weights(options.init)
+        return first.regression, first.denoiser
+    sizes = NetworkSizes()
+    return new_networks(sizes.mean, sizes.denoiser, options.seed)

@@ -1,15 +1,17 @@
 r"""Training pairs: random examples (baseline, densities, therapy → follow-up) from the teacher's cases.
 
-From a real case with scan X, healthy fill H and density n:
+From a real case with scan X, mean healthy fill H, fill weight w and density n, with κ the share of tissue that keeps
+its label (`hybridtumor.models.render`) and C the contrast,
 
-- *onset*: baseline H, n_0 = 0, follow-up X;
-- *growth*: n_0 = (n − c)⁺/(1 − c), baseline H + a (X − H) + Σ_l C_l (f_l(n_0) − min(f_l(n_0), f_l(n))), follow-up X.
-  a = Σ_l min(f_l(n_0), f_l(n)) is the share of tissue whose label stays: staying tumour keeps its texture, tissue that
-  changes its label gives nothing away;
+- *onset*: baseline X + w (H − X), n_0 = 0, follow-up X;
+- *growth*: n_0 = (n − c)⁺/(1 − c), baseline H + κ (X − H) + Σ_l C_l (f_l(n_0) − min(f_l(n_0), f_l(n))), follow-up X:
+  tissue that stays keeps its texture, tissue that changes its label gives nothing away;
 - *response*: an invented tumour on healthy tissue is the baseline, killed by a known log-kill, and the untouched scan
   is the follow-up, so the network learns real healthy texture.
 
-Every tumour is given another contrast at random, of which the render knows more or less.
+Every tumour is given another contrast at random, of which the render knows more or less, and every scan another noise
+and sharpness, of which the texture of its healthy tissue tells. Windows are centred on a label chosen first and a voxel
+of it second, so that a millilitre of enhancing rim is seen as often as a hundred of oedema; cases are drawn by weight.
 From phantoms: baseline and follow-up of the growth solver, treated or not. Densities are smoothed at random, because
 a growth model knows the extent of a tumour and not its every lobule.
 """
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hybridtumor.models.conditioning import (
+    FIELDS,
     IMAGE_CHANNELS,
     THERAPY_ENTRIES,
     THERAPY_FIELDS,
@@ -31,6 +34,7 @@ from hybridtumor.models.conditioning import (
     TherapyState,
 )
 from hybridtumor.models.render import GLIOSIS, render
+from hybridtumor.models.texture import texture_levels
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.scan import LABELS, MODALITIES
@@ -55,6 +59,12 @@ INTENSITY_LIMIT = 4.0
 KINDS = ("onset", "growth", "response")
 KIND_SHARES = (0.45, 0.3, 0.25)
 
+RESCANNED = 0.5
+"""Share of examples seen by another scanner: noisier, or less sharp."""
+
+MORE_NOISE, LESS_SHARP = (0.003, 0.03), (0.2, 0.6)
+"""Standard deviation of added noise, normalised intensity, and of blur, working voxels."""
+
 Window = tuple[slice, slice, slice]
 
 
@@ -73,10 +83,14 @@ class Example:
     log_kill: Array
     tissue: Array
     contrast: Array
+    levels: Array
     enhances: bool
     spacing: float
     day: float
     therapy: TherapyState
+    filled: Array | None = None
+    displacement: Array | None = None
+    cavity: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,21 +102,24 @@ class PairSource:
     cases, phantoms
         From `hybridtumor.teacher`.
     crop
-        Edge of the windows, working voxels, a multiple of 8.
+        Edge of the windows, working voxels, a multiple of 16.
     batch
         Examples per batch.
     seed
         Of everything random.
     phantom_share
         Share of examples drawn from phantoms when there are any.
+    weights
+        How often each case is drawn, relative to the others; all the same by default.
     """
 
     cases: list[RealCase]
     phantoms: list[PhantomPair]
-    crop: int = 40
+    crop: int = 64
     batch: int = 2
     seed: int = 0
-    phantom_share: float = 0.5
+    phantom_share: float = 0.35
+    weights: tuple[float, ...] = ()
     thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
 
     def batch_of(self, step: int) -> Batch:
@@ -115,18 +132,24 @@ class PairSource:
         """Draw one example."""
         if self.phantoms and (not self.cases or rng.random() < self.phantom_share):
             return from_phantom(self.phantoms[rng.integers(len(self.phantoms))], rng, self.crop)
-        case = self.cases[rng.integers(len(self.cases))]
+        shares = np.array(self.weights or [1.0] * len(self.cases))
+        case = self.cases[rng.choice(len(self.cases), p=shares / shares.sum())]
         kind = rng.choice(KINDS, p=KIND_SHARES)
         if kind == "response":
             return response(case, rng, self.crop, self.thresholds)
         return growth(case, rng, self.crop, self.thresholds, from_nothing=kind == "onset")
 
 
-def window(around: NDArray[np.bool_], rng: np.random.Generator, crop: int) -> Window:
-    """Return a window of edge `crop` near a random voxel of `around`, inside the image where that is large enough."""
-    inside = np.argwhere(around)
-    centre = 0.6 * inside[rng.integers(len(inside))] + 0.4 * inside.mean(axis=0)
-    start = np.clip(np.rint(centre - crop / 2), 0, np.maximum(0, np.array(around.shape) - crop)).astype(int)
+def window(shown: NDArray[Any], rng: np.random.Generator, crop: int) -> Window:
+    """Return a window of edge `crop` around a random voxel of a random mask of (k, X, Y, Z) that is not empty.
+
+    It stays inside the image where that is large enough.
+    """
+    present = [mask for mask in shown if mask.any()]
+    inside = np.flatnonzero(present[rng.integers(len(present))])
+    centre = np.array(np.unravel_index(inside[rng.integers(len(inside))], shown.shape[1:]))
+    start = centre - crop // 2 + rng.integers(-crop // 6, crop // 6 + 1, 3)
+    start = np.clip(start, 0, np.maximum(0, np.array(shown.shape[1:]) - crop))
     x, y, z = (slice(int(s), int(s) + crop) for s in start)
     return x, y, z
 
@@ -144,24 +167,25 @@ def growth(
     case: RealCase, rng: np.random.Generator, crop: int, thresholds: ImagingThresholds, *, from_nothing: bool
 ) -> Example:
     """Return an example whose follow-up is the real scan: from no tumour, or from a smaller one."""
-    where = window(case.density > 0.15, rng, crop)
+    where = window(case.labels, rng, crop)
     scans, healthy, labels = cut(case.scans, where), cut(case.healthy, where), cut(case.labels, where)
     true_density = cut(case.density, where)
-    blur = float(rng.uniform(0, 1.5)) if rng.random() < 0.7 else 0.0
+    blur = float(rng.uniform(0, 3)) if rng.random() < 0.7 else 0.0
     density = ndimage.gaussian_filter(true_density, blur) if blur else true_density
     scans, change = another_contrast(scans, labels, rng)
     own_contrast = case.contrast + change
     contrast = known_contrast(own_contrast, rng)
+    filled = None
     if from_nothing:
-        before, baseline, own = np.zeros_like(density), healthy, np.zeros_like(labels)
+        filled = cut(case.fill, where)
+        before, baseline, own = np.zeros_like(density), scans + filled * (healthy - scans), np.zeros_like(labels)
     else:
         level = float(rng.uniform(0.15, 0.75))
         before = np.maximum(density - level, 0) / (1 - level)
         now, then = (label_fractions(n, thresholds, enhances=case.enhances) for n in (true_density, before))
         stays = np.minimum(now, then)
-        baseline = (
-            healthy + stays.sum(axis=0) * (scans - healthy) + np.einsum("lm,lxyz->mxyz", own_contrast, then - stays)
-        )
+        kept = stays.sum(axis=0) + np.minimum(1 - now.sum(axis=0), 1 - then.sum(axis=0))
+        baseline = healthy + kept * (scans - healthy) + np.einsum("lm,lxyz->mxyz", own_contrast, then - stays)
         own = np.clip(labels * stays.sum(axis=0) + then - stays, 0, 1)
     day, therapy, log_kill, untreated = float(rng.uniform(20, 360)), TherapyState(), np.zeros_like(density), density
     if rng.random() < BORROWED_THERAPY:
@@ -180,10 +204,12 @@ def growth(
         log_kill,
         cut(case.tissue, where),
         contrast,
+        case.levels,
         case.enhances,
         case.spacing,
         day,
         therapy,
+        filled,
     )
 
 
@@ -191,14 +217,14 @@ def response(case: RealCase, rng: np.random.Generator, crop: int, thresholds: Im
     """Return an example in which an invented tumour is killed and the real healthy tissue comes back."""
     index = int(rng.integers(len(case.pockets)))
     centre, radius = case.pockets[index, :3], float(case.pockets[index, 3])
-    axes = np.ogrid[tuple(slice(0, n) for n in case.density.shape)]
+    where = _around(centre, rng, crop, case.density.shape)
+    tissue = cut(case.tissue, where)
+    axes = np.ogrid[tuple(slice(w.start, w.stop) for w in where)]
     distance = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True))) * case.spacing
     peak, width = float(rng.uniform(0.4, 0.97)), float(rng.uniform(1.5, 4))
-    ball = (
-        peak / (1 + np.exp((distance - rng.uniform(0.6, 0.95) * radius) / width)) * (case.tissue[:2].sum(axis=0) > 0.3)
-    )
-    where = window(distance < radius, rng, crop)
-    scans, healthy, before = cut(case.scans, where), cut(case.pocket_fills[index], where), cut(ball, where)
+    before = peak / (1 + np.exp((distance - rng.uniform(0.6, 0.95) * radius) / width)) * (tissue[:2].sum(axis=0) > 0.3)
+    before = before.astype(np.float32)
+    scans, healthy = cut(case.scans, where), cut(case.pocket_fill, where)
     log_kill = np.full_like(before, rng.choice([0.5, 1.0, 2.0, 4.0, 8.0])) * (before > 0)
     density = (before * np.exp(-log_kill)).astype(np.float32)
     contrast = known_contrast(case.contrast, rng)
@@ -218,8 +244,9 @@ def response(case: RealCase, rng: np.random.Generator, crop: int, thresholds: Im
         density,
         np.sqrt(before),
         log_kill,
-        cut(case.tissue, where),
+        tissue,
         contrast,
+        case.levels,
         case.enhances,
         case.spacing,
         day,
@@ -227,25 +254,26 @@ def response(case: RealCase, rng: np.random.Generator, crop: int, thresholds: Im
     )
 
 
+def _around(centre: Array, rng: np.random.Generator, crop: int, shape: tuple[int, ...]) -> Window:
+    """Return a window of edge `crop` around a place, inside the image where that is large enough."""
+    start = np.rint(centre).astype(int) - crop // 2 + rng.integers(-crop // 8, crop // 8 + 1, 3)
+    start = np.clip(start, 0, np.maximum(0, np.array(shape) - crop))
+    x, y, z = (slice(int(s), int(s) + crop) for s in start)
+    return x, y, z
+
+
 def from_phantom(pair: PhantomPair, rng: np.random.Generator, crop: int) -> Example:
     """Return a window of a phantom pair."""
-    visible = np.maximum(pair.density, pair.density_day0) > 0.15
-    where = window(visible if visible.any() else pair.density >= 0, rng, crop)
+    shown = np.concatenate([pair.target_labels, pair.baseline_labels]) > 0.5
+    where = window(shown if shown.any() else np.ones((1, *shown.shape[1:]), bool), rng, crop)
     names = (
-        "baseline",
-        "healthy",
-        "baseline_labels",
-        "target",
-        "target_labels",
-        "density_day0",
-        "density",
-        "density_untreated",
-        "log_kill",
-        "tissue",
+        *("baseline", "healthy", "baseline_labels", "target", "target_labels", "density_day0", "density"),
+        *("density_untreated", "log_kill", "tissue", "displacement", "cavity"),
     )
     return Example(
         **{name: cut(getattr(pair, name), where) for name in names},
         contrast=pair.contrast,
+        levels=pair.levels,
         enhances=pair.enhances,
         spacing=pair.spacing,
         day=pair.day,
@@ -277,10 +305,33 @@ def random_therapy(rng: np.random.Generator) -> tuple[TherapyState, float]:
     return TherapyState(day - start, day - last, fractions, bed, drug, float(rng.uniform(1, 60)) if drug else 0.0), day
 
 
+def rescanned(example: Example, rng: np.random.Generator) -> Example:
+    """Return an example as a noisier or a less sharp scanner would have seen it, with the levels that go with that."""
+    if rng.random() > RESCANNED:
+        return example
+    images = [example.baseline.copy(), example.target.copy()]
+    for m in range(len(MODALITIES)):
+        if rng.random() < 0.5:
+            grain = rng.standard_normal(example.density.shape, np.float32)
+            noise = np.exp(rng.uniform(*np.log(MORE_NOISE))) * ndimage.gaussian_filter(grain, rng.uniform(0.2, 0.7))
+            for image in images:
+                image[m] += noise
+        else:
+            blur = rng.uniform(*LESS_SHARP)
+            for image in images:
+                image[m] = ndimage.gaussian_filter(image[m], blur)
+    healthy = (example.tissue.sum(axis=0) > 0.5) & (np.maximum(example.density, example.density_day0) < 0.02)
+    levels = texture_levels(images[1], example.tissue[0], healthy, np.full(3, example.spacing))
+    if levels is None:
+        return example
+    return replace(example, baseline=images[0], target=images[1], levels=levels)
+
+
 def augmented(
     example: Example, rng: np.random.Generator, thresholds: ImagingThresholds
 ) -> dict[str, NDArray[np.float32]]:
     """Render an example and return one row of a batch: flipped, rescaled, with inputs dropped at random."""
+    example = rescanned(example, rng)
     gain = rng.uniform(0.85, 1.15, (len(MODALITIES), 1, 1, 1)).astype(np.float32)
     shift = rng.uniform(-0.1, 0.1, gain.shape).astype(np.float32)
     head = example.tissue.sum(axis=0) > 0.5
@@ -288,13 +339,13 @@ def augmented(
     def rescaled(images: Array) -> Array:
         return np.asarray(np.clip(images * gain + shift, -INTENSITY_LIMIT, INTENSITY_LIMIT) * head, np.float32)
 
-    contrast = (example.contrast * gain[:, 0, 0, 0]).astype(np.float32)
     scene = replace(
         example,
         baseline=rescaled(example.baseline),
         healthy=rescaled(example.healthy),
         target=rescaled(example.target),
-        contrast=contrast,
+        contrast=(example.contrast * gain[:, 0, 0, 0]).astype(np.float32),
+        levels=example.levels * gain[:, 0, 0, 0, None],
     )
     available = np.ones(len(MODALITIES), bool)
     if rng.random() < DROP_MODALITY:
@@ -304,11 +355,15 @@ def augmented(
         row["fields"][list(THERAPY_FIELDS)] = 0
         row["vector"][THERAPY_ENTRIES] = 0
     if rng.random() < DROP_FIELDS:
-        kept = row["fields"][[7]].copy()
-        row["fields"][:] = 0
-        row["fields"][[7]] = kept
+        drop_fields(row["fields"])
     flips = [-3 + axis for axis in range(3) if rng.random() < 0.5]
     return {k: np.flip(v, tuple(flips)).copy() if v.ndim == 4 and flips else v for k, v in row.items()}
+
+
+def drop_fields(fields: NDArray[np.float32]) -> None:
+    """Set to zero, in place, all fields but the support: what the network sees when it has to guess."""
+    dropped = np.array([name != "support" for name in FIELDS])
+    fields[dropped] = 0
 
 
 def to_row(
@@ -316,7 +371,6 @@ def to_row(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the arrays the networks and losses read for one example."""
     head = example.tissue.sum(axis=0) > 0.5
-    size = np.full(3, example.spacing)
     drawn = render(
         example.baseline,
         example.healthy,
@@ -325,20 +379,23 @@ def to_row(
         example.density,
         example.contrast,
         head,
-        size,
+        np.full(3, example.spacing),
         thresholds,
         enhances=example.enhances,
     )
+    absent = np.zeros_like(example.density)
     fields = FieldStack(
         density=example.density,
         density_untreated=example.density_untreated,
         log_kill=example.log_kill,
-        displacement=np.zeros_like(example.density),
+        displacement=absent if example.displacement is None else example.displacement,
         white=example.tissue[0],
         grey=example.tissue[1],
         csf=example.tissue[2],
         support=drawn.support,
         density_day0=example.density_day0,
+        kept=drawn.kept if example.filled is None else drawn.kept * (1 - example.filled),
+        cavity=absent if example.cavity is None else example.cavity,
     ).stack()
     flags = np.array([*available, *[True] * (IMAGE_CHANNELS - len(MODALITIES))], np.float32)
     seen = flags[:, None, None, None]
@@ -347,7 +404,7 @@ def to_row(
         "render": np.concatenate([drawn.images, drawn.labels]) * seen,
         "target": np.concatenate([example.target, example.target_labels]) * seen,
         "fields": fields,
-        "vector": Condition(example.day, example.contrast, available, example.therapy).vector(),
+        "vector": Condition(example.day, example.contrast, available, example.therapy, example.levels).vector(),
         "present": flags,
     }
 

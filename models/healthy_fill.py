@@ -1,15 +1,20 @@
-r"""Healthy fill: what the brain would look like where the tumour is.
+r"""Healthy fill: what the brain would look like where the tumour is, in two parts, mean and texture.
 
-    H = X + w · ( Σ_k p_k(x) m_k(x) + T(x) − X )
+    H̄ = G ∗ Σ_k p_k(x) m_k(x)
+    T = (1 − w) (X − H̄) + w Y(x)
 
 p_k are the tissue fractions (inside the tumour those of the patient's tissue map, which knows the anatomy from the
 atlas), m_k the mean intensity of tissue k in the healthy neighbourhood (normalised convolution, Knutsson and Westin
-1993), T the texture that tissue means leave unexplained, taken from healthy tissue elsewhere, the other hemisphere
-first, and w a weight that is 1 in the tumour and 0 a few millimetres beyond it. Anatomy comes from the tissue map
-alone: only zero-mean texture is copied, so no ventricle of the other side is pasted.
+1993), G a blur as small as that of a scan, Y texture that tissue means leave unexplained, taken from healthy brain elsewhere, the other hemisphere first,
+and w a weight that is 1 in the tumour and 0 a few millimetres beyond it. H̄ + T is the scan itself away from the tumour
+and a textured fill inside. Anatomy comes from the tissue map alone: only zero-mean texture of brain is copied, so no
+ventricle of the other side is pasted.
+
+H̄ is the better guess of a voxel, H̄ + T the better picture: borrowed texture costs 0.2 to 1.3 dB on the training cases.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,11 +44,28 @@ PRIOR_WEIGHT = 0.02
 TEXTURE_LIMIT = 0.25
 """Largest texture copied, as a fraction of the healthy intensity range: more is anatomy."""
 
+SOFTNESS = 0.7
+"""mm. Standard deviation that blurs the borders of the tissue map: worth 0.15 to 0.2 dB on four training cases."""
 
-def healthy_fill(scans: NDArray[np.floating[Any]], tumour: BoolArray, tissue: TissueMap) -> NDArray[np.float32]:
-    """Return the pseudo-healthy scans, (m, X, Y, Z).
+MOST_CSF = 0.1
+"""Share of CSF nearby above which a voxel lends no texture: the edge of a ventricle is anatomy."""
 
-    They equal `scans` bit for bit from a few millimetres beyond the tumour on.
+
+@dataclass(frozen=True, eq=False)
+class HealthyFill:
+    """Mean H̄ and texture T of the brain without its tumour, (m, X, Y, Z) each, normalised intensity."""
+
+    mean: NDArray[np.float32]
+    texture: NDArray[np.float32]
+
+    @property
+    def textured(self) -> NDArray[np.float32]:
+        """The pseudo-healthy scans, H̄ + T."""
+        return self.mean + self.texture
+
+
+def healthy_fill(scans: NDArray[np.floating[Any]], tumour: BoolArray, tissue: TissueMap) -> HealthyFill:
+    """Return the pseudo-healthy scans in two parts.
 
     Parameters
     ----------
@@ -54,21 +76,33 @@ def healthy_fill(scans: NDArray[np.floating[Any]], tumour: BoolArray, tissue: Ti
     tissue
         Tissue fractions on the same grid.
     """
-    filled = np.array(scans, np.float32)
-    if not tumour.any():
-        return filled
     grid, head = tissue.grid, tissue.head
-    distance = distance_near(tumour, grid.voxel_size, MARGIN + FEATHER)
-    weight = np.clip((MARGIN + FEATHER - distance) / FEATHER, 0, 1).astype(np.float32) * head
-    region = weight > 0
-    healthy = head & ~(distance <= MARGIN + FEATHER)
+    weight = fill_weight(tumour, tissue)
+    region, healthy = weight > 0, head & ~(weight > 0)
     fractions = np.stack([tissue.white, tissue.grey, tissue.csf])
-    for m, scan in enumerate(filled):
-        model = tissue_model(scan, fractions, healthy, grid)
-        texture = np.clip(np.where(healthy, scan - model, 0), -TEXTURE_LIMIT, TEXTURE_LIMIT)
-        new = model[region] + _borrowed(texture, healthy, region, head, grid)
-        filled[m][region] += weight[region] * (new - scan[region])
-    return filled
+    lenders = healthy & (ndimage.gaussian_filter(tissue.csf, 2 * SOFTNESS / grid.voxel_size) < MOST_CSF)
+    mean, texture = np.zeros(scans.shape, np.float32), np.zeros(scans.shape, np.float32)
+    for m, scan in enumerate(scans):
+        model = tissue_model(np.asarray(scan, np.float32), fractions, healthy, grid)
+        mean[m] = _softened(model, head, grid)
+        texture[m] = (1 - weight) * (scan - mean[m])
+        if region.any():
+            limited = np.clip(np.where(healthy, scan - model, 0), -TEXTURE_LIMIT, TEXTURE_LIMIT)
+            texture[m][region] += weight[region] * _borrowed(limited, lenders, region, head, grid)
+    return HealthyFill(mean, texture)
+
+
+def _softened(model: NDArray[np.float32], head: BoolArray, grid: Grid) -> NDArray[np.float32]:
+    """Return a tissue model with borders as soft as those of a scan, 0 outside the head."""
+    sigma = SOFTNESS / grid.voxel_size
+    share = np.maximum(ndimage.gaussian_filter(head.astype(np.float32), sigma), 1e-3)
+    return np.asarray(ndimage.gaussian_filter(model * head, sigma) / share * head, np.float32)
+
+
+def fill_weight(tumour: BoolArray, tissue: TissueMap) -> NDArray[np.float32]:
+    """Return w, (X, Y, Z): 1 in the tumour and a little beyond, 0 from a few millimetres on and outside the head."""
+    distance = distance_near(tumour, tissue.grid.voxel_size, MARGIN + FEATHER)
+    return np.asarray(np.clip((MARGIN + FEATHER - distance) / FEATHER, 0, 1) * tissue.head, np.float32)
 
 
 def tissue_model(

@@ -5,13 +5,16 @@ With B the baseline scan, H its healthy fill, f_l(n) the soft label fractions of
 
     R_t = A + Σ_l C_l ( f_l(n_t) − κ f_l(n_0) ) + g C_oedema (v_0 − v_t)⁺
     A = H + κ (B − H),  then  A ← A + (c_t − c_0)⁺ (H̄ − A)
-    κ = 1 − ( v_0 − Σ_l min(f_l(n_0), f_l(n_t)) ) / max(v_0, ε)
+    κ = Σ_k min(f_k(n_0), f_k(n_t)),   k over the labels and "no tumour", f = 1 − v
 
-κ is the share of the tumour whose label stays: there it keeps its own texture. Tissue whose label has changed is
-painted anew, with the contrast of its new label, on the healthy fill; where the density has fallen the image returns
-to the fill; a new core hides the anatomy below it (H̄ is H smoothed). g is a small rest of T2 and FLAIR brightness,
-gliosis, where tumour was killed. R_0 = B exactly. The same formula with C = 1 and H = 0 carries the patient's own
-labels along.
+κ is the share of tissue whose label stays: there it keeps its own look. Tissue whose label has changed, healthy tissue
+that the tumour has reached included, is painted anew, with the contrast of its new label, on the healthy fill; where
+the density has fallen the image returns to the fill; a new core hides the anatomy below it (H̄ is H smoothed). g is a
+small rest of T2 and FLAIR brightness, gliosis, where tumour was killed. R_0 = B exactly. The same formula with C = 1
+and H = 0 carries the patient's own labels along.
+
+H is either the mean of `hybridtumor.models.healthy_fill`, for the render that the networks add texture to, or the
+textured fill, for a picture of its own.
 
 M ∈ [0, 1] is the support in which anything may change: 1 where label fractions have changed, fading to 0 within a few
 millimetres, exactly 0 elsewhere, and 0 everywhere when nothing has changed. Outside M, R is B bit for bit.
@@ -26,6 +29,7 @@ from scipy import ndimage
 
 from hybridtumor.grid import BoolArray
 from hybridtumor.models.distance import distance_near
+from hybridtumor.models.resolution import block_mean, interpolate
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.scan import LABELS
@@ -40,9 +44,6 @@ CORE = [LABELS.index("necrosis"), LABELS.index("enhancing")]
 
 BLUR = 4.0
 """mm. Standard deviation of the smoothing that leaves tissue brightness and no anatomy under a tumour core."""
-
-SMALLEST_VISIBILITY = 0.1
-"""ε: below this visibility a tumour is not seen to vanish."""
 
 GLIOSIS = np.array([0.0, 0.0, 0.25, 0.25], np.float32)
 """g per modality: share of the oedema contrast that remains where tumour was killed. An assumption, to be calibrated
@@ -62,19 +63,27 @@ class Rendering:
         (3, X, Y, Z) soft labels in [0, 1].
     support
         M, (X, Y, Z) in [0, 1].
+    kept
+        κ, (X, Y, Z) in [0, 1].
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.float32]
     support: NDArray[np.float32]
+    kept: NDArray[np.float32]
 
 
 def blurred(images: NDArray[np.float32], head: BoolArray, voxel_size: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return images (m, X, Y, Z) smoothed over `BLUR` mm within the head."""
-    sigma = BLUR / voxel_size
-    weight = ndimage.gaussian_filter(head.astype(np.float32), sigma)
-    smooth = np.stack([ndimage.gaussian_filter(np.where(head, image, 0), sigma) for image in images])
-    return np.asarray(smooth / np.maximum(weight, 1e-3), np.float32)
+    factor = np.maximum(1, np.round(BLUR / 2 / voxel_size)).astype(int)
+    sigma = BLUR / (factor * voxel_size)
+
+    def smooth(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        coarse = ndimage.gaussian_filter(block_mean(values, factor), sigma, truncate=3.0)
+        return interpolate(coarse, factor, head.shape)
+
+    weight = smooth(head.astype(np.float32))
+    return np.stack([smooth(np.where(head, image, 0)) / np.maximum(weight, 1e-3) for image in images])
 
 
 def support_of_change(
@@ -124,13 +133,15 @@ def render(
     before = label_fractions(density_day0, thresholds, enhances=enhances)
     after = label_fractions(density, thresholds, enhances=enhances)
     seen_before = before.sum(axis=0)
-    kept = 1 - (seen_before - np.minimum(before, after).sum(axis=0)) / np.maximum(seen_before, SMALLEST_VISIBILITY)
+    seen = after.sum(axis=0)
+    kept = np.minimum(before, after).sum(axis=0) + np.minimum(1 - seen_before, 1 - seen)
     gained = after - before * kept
-    lost = np.maximum(seen_before - after.sum(axis=0), 0)
+    lost = np.maximum(seen_before - seen, 0)
     support = support_of_change(before, after, head, voxel_size)
     new_core = np.maximum((after - before)[CORE].sum(axis=0), 0)
     anatomy = healthy + (baseline - healthy) * kept
-    anatomy += new_core * (blurred(healthy, head, voxel_size) - anatomy)
+    if new_core.any():
+        anatomy += new_core * (blurred(healthy, head, voxel_size) - anatomy)
     gliosis = (GLIOSIS * contrast[LABELS.index("edema")])[:, None, None, None] * lost
     images = anatomy + np.einsum("lm,lxyz->mxyz", contrast, gained) + gliosis
     labels = np.clip(baseline_labels * kept + gained, 0, 1)
@@ -139,4 +150,5 @@ def render(
         np.where(writable, images, baseline).astype(np.float32),
         np.where(writable, labels, baseline_labels).astype(np.float32),
         support,
+        kept.astype(np.float32),
     )

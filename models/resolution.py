@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from hybridtumor.grid import BoolArray, Grid
 
-WORKING_SPACING = 2.0
+WORKING_SPACING = 1.0
 """mm. Voxel size the networks were trained at."""
 
 

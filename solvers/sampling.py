@@ -4,29 +4,65 @@ r"""Sampling the remainder r: the probability-flow ODE of Karras et al. (NeurIPS
 
 The start is a Gaussian field of the spectrum of the noised remainder, S + σ_max² (`hybridtumor.models.spectrum`), so a
 moderate σ_max is enough. Noise belongs to a place in the patient, a seed and a sample, not to an arm: arms that differ
-only in dose share it (common random numbers), so that their difference is the dose's.
+only in dose share it (common random numbers), so that their difference is the dose's. Other samplers, and the one way
+to call them all: `hybridtumor.solvers.samplers`.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from hybridtumor.errors import InputError
 from hybridtumor.models.spectrum import filtered
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""D(y, σ) of y (B, …) and σ (B,)."""
+
+Fresh = Callable[[int], Tensor]
+"""White noise of a step of a sampler, shaped like y; steps count from 1, as step 0 is the noise of the start."""
 
 NOISE_SALT = 7919
 """Keeps the noise of (seed, sample) apart from that of (seed + 1, sample − 1)."""
 
-SIGMA_MAX = 8.0
+SIGMA_MAX = 20.0
 """Noise level of the start: above the remainder at all wavelengths below 3 cm."""
 
 
 def noise_levels(steps: int, sigma_max: float = SIGMA_MAX, sigma_min: float = 0.05, rho: float = 7.0) -> Tensor:
-    """Return the `steps` + 1 noise levels, descending, the last one 0."""
+    """Return the `steps` + 1 noise levels, descending, the last one 0.
+
+    Parameters
+    ----------
+    steps
+        Of the sampler.
+    sigma_max, sigma_min
+        First level and last positive one; what is finer than σ_min² allows is left to the denoiser alone.
+    rho
+        7 suits Heun's method (Karras et al. 2022); DPM-Solver++ likes levels nearly even in ln σ, that is 40.
+    """
     ramp = torch.arange(steps, dtype=torch.float64) / max(1, steps - 1)
     levels = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+def checked_levels(levels: Tensor) -> list[float]:
+    """Return noise levels as numbers.
+
+    Raises
+    ------
+    InputError
+        They are fewer than two, do not descend, or are negative.
+    """
+    found: list[float] = levels.tolist()
+    if len(found) < 2 or found[-1] < 0 or not all(there < here < math.inf for here, there in pairwise(found)):
+        raise InputError(
+            f"noise levels: expected at least two, descending, none negative, got {found}. Make them by noise_levels."
+        )
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -38,7 +74,7 @@ def start_noise(channels: int, shape: tuple[int, int, int], seed: int, sample: i
 
 
 def heun(
-    denoise: Callable[[Tensor, Tensor], Tensor],
+    denoise: Denoise,
     start: Tensor,
     levels: Tensor,
     *,
@@ -60,12 +96,17 @@ def heun(
     y = start
     count = len(levels) - 1
     for i, (here, there) in enumerate(zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True)):
-        slope = (y - denoise(y, y.new_full((len(y),), here))) / here
-        ahead = y + (there - here) * slope
-        if there > 0:
-            slope_ahead = (ahead - denoise(ahead, y.new_full((len(y),), there))) / there
-            ahead = y + (there - here) * (slope + slope_ahead) / 2
-        y = ahead
+        y = heun_step(denoise, y, here, there)
         if progress is not None:
             progress(i + 1, count)
     return y
+
+
+def heun_step(denoise: Denoise, y: Tensor, here: float, there: float) -> Tensor:
+    """Return y at the level `there` by the trapezoidal rule, or by Euler's, which gives D itself, where that is 0."""
+    slope = (y - denoise(y, y.new_full((len(y),), here))) / here
+    ahead = y + (there - here) * slope
+    if there == 0:
+        return ahead
+    slope_ahead = (ahead - denoise(ahead, y.new_full((len(y),), there))) / there
+    return y + (there - here) * (slope + slope_ahead) / 2

@@ -1,163 +1,54 @@
-r"""Training of the refiner's two networks, resumable bit for bit.
+r"""Training of the refiner's networks, resumable bit for bit.
 
-Stage 1, the regression, fits mean and local scale of the residual e = x − R by β-weighted Gaussian likelihood
-(Seitzer et al., ICLR 2022), β = 1/2:
+Step k of AdamW with linear warm-up and cosine decay follows the mean gradient of a loss (`hybridtumor.solvers.losses`)
+over its examples; an exponential moving average of the weights is what is shipped:
 
-    ℓ₁ = E_M [ s^{2β} ( (e − μ)² / (2 s²) + ln s ) ],   the factor s^{2β} held constant in the gradient
+    w̄ ← d w̄ + (1 − d) w,    d = min(ema, (1 + k)/(10 + k))
 
-Stage 2, the diffusion, fits the denoiser of r = (e − μ)/s (Karras et al., NeurIPS 2022), ln σ ~ N(0, 1.3²):
-
-    ℓ₂ = E_{σ, ε} [ (0.1 + M) · (D(r + σ ε; σ) − r)² / e(σ)² ]   where M > 0
-
-Both by AdamW with warm-up and cosine decay; an exponential moving average of the weights is what is shipped. The
-batch and the noise of step k depend on the seed and k alone, so a run that was stopped goes on exactly as if it had
-not been.
+The examples of a step are cut into parts, one after another (accumulation) and over processes (ranks): part i of rank
+p in step k is the batch of number (k·accumulate + i)·ranks + p. Batch and noise depend on seed and number alone, so a
+run that was stopped goes on exactly as if it had not been, and cutting changes nothing but round-off.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint as recomputed
 
-from hybridtumor.errors import ConvergenceError, InputError
-from hybridtumor.models.conditioning import FIELDS
+from hybridtumor.errors import ConvergenceError
 from hybridtumor.models.denoiser import Denoiser, MeanAndScale
-from hybridtumor.models.spectrum import wiener_error
-from hybridtumor.scan import write_bytes
+from hybridtumor.solvers.checkpoints import State, averaged_weights, restore_state, save_state
+from hybridtumor.solvers.loss_history import History, Row
+from hybridtumor.solvers.losses import Batch, Examples, Loss, diffusion_loss, regression_loss
+from hybridtumor.solvers.prefetch import prefetched
+from hybridtumor.solvers.ranks import Ranks
+from hybridtumor.solvers.training_options import TrainingOptions
 
-REMAINDER_LIMIT = 5.0
-"""|r| beyond this is cut off in training: the tails of a residual are misregistration."""
+__all__ = [
+    "Batch", "Loss", "TrainingOptions", "averaged_weights", "diffusion_loss", "fit", "new_networks", "regression_loss",
+]  # fmt: skip
 
-SUPPORT = FIELDS.index("support")
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How to train.
-
-    Parameters
-    ----------
-    steps, batch
-        Steps of the optimiser, examples in each.
-    learning_rate, warmup, weight_decay, clip
-        AdamW: peak rate, steps of linear warm-up, decay, largest gradient norm.
-    ema
-        Decay of the moving average of the weights.
-    seed
-        Of the first weights, the batches and the noise.
-    sigma_log_mean, sigma_log_std
-        Distribution of ln σ in stage 2.
-    device, bf16, compiled
-        ``cpu`` or ``cuda…``; autocast to bfloat16 (GPUs only: slow on CPUs); torch.compile.
-    save_every
-        Steps between checkpoints.
-    """
-
-    steps: int
-    batch: int = 2
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 1e-2
-    clip: float = 1.0
-    ema: float = 0.998
-    seed: int = 0
-    sigma_log_mean: float = 0.0
-    sigma_log_std: float = 1.3
-    device: str = "cpu"
-    bf16: bool = False
-    compiled: bool = False
-    save_every: int = 100
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step: linear warm-up, then cosine decay to 2 % of the peak."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.learning_rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+VALIDATION_SEED = 2**40
+"""Of the noise of the validation batches: the same in every run, and none of any training example."""
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Examples for the networks.
-
-    Parameters
-    ----------
-    baseline, render, target
-        (B, 7, X, Y, Z) modalities and soft labels.
-    fields
-        (B, 9, X, Y, Z); see `hybridtumor.models.conditioning`.
-    vector
-        (B, VECTOR_SIZE).
-    present
-        (B, 7) 1 for channels that exist in the target.
-    """
-
-    baseline: Tensor
-    render: Tensor
-    target: Tensor
-    fields: Tensor
-    vector: Tensor
-    present: Tensor
-
-    def to(self, device: str) -> "Batch":
-        """Return the batch on a device."""
-        return Batch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
-
-    @property
-    def support(self) -> Tensor:
-        """M, (B, 1, X, Y, Z)."""
-        return self.fields[:, SUPPORT, None]
-
-
-Loss = Callable[[Callable[..., Any], Batch, torch.Generator], Tensor]
-"""Loss of a network, called as a function, on a batch, with the generator of this step."""
-
-
-def regression_loss(network: Callable[..., Any], batch: Batch, _generator: torch.Generator) -> Tensor:
-    """Return ℓ₁ of a `MeanAndScale` network."""
-    mean, scale = network(batch.baseline, batch.render, batch.fields, batch.vector)
-    misfit = (batch.target - batch.render - mean) ** 2 / (2 * scale**2) + scale.log()
-    weight = (batch.support > 0) * (0.1 + batch.support) * batch.present[:, :, None, None, None]
-    total: Tensor = (weight * scale.detach() * misfit).sum() / weight.sum().clamp_min(1)
-    return total
-
-
-def diffusion_loss(regression: MeanAndScale, options: TrainingOptions) -> Loss:
-    """Return ℓ₂ of a `Denoiser` around a trained regression."""
-
-    def loss(network: Callable[..., Any], batch: Batch, generator: torch.Generator) -> Tensor:
-        with torch.no_grad():
-            mean, scale = regression(batch.baseline, batch.render, batch.fields, batch.vector)
-            remainder = ((batch.target - batch.render - mean) / scale).clamp(-REMAINDER_LIMIT, REMAINDER_LIMIT)
-            remainder = torch.where(batch.support > 0, remainder, 0.0)
-            mean_image = batch.render + batch.support * mean
-        normal = torch.randn(len(remainder), generator=generator)
-        sigma = torch.exp(options.sigma_log_mean + options.sigma_log_std * normal).to(remainder)
-        noise = torch.randn(remainder.shape, generator=generator).to(remainder)
-        noised = remainder + sigma[:, None, None, None, None] * noise
-        estimate = network(noised, sigma, mean_image, scale.log(), batch.fields, batch.vector)
-        weight = (batch.support > 0) * (0.1 + batch.support) * batch.present[:, :, None, None, None]
-        by_level = wiener_error(sigma)[:, None, None, None, None] ** -2
-        total: Tensor = (weight * by_level * (estimate - remainder) ** 2).sum() / weight.sum().clamp_min(1)
-        return total
-
-    return loss
-
-
-def fit(
+def fit[B: Examples](
     network: nn.Module,
-    loss: Loss,
-    batch_of: Callable[[int], Batch],
+    loss: Callable[[Callable[..., Any], B, torch.Generator], Tensor],
+    batch_of: Callable[[int], B],
     options: TrainingOptions,
     checkpoint: Path,
     *,
+    validation: Sequence[B] = (),
+    average: dict[str, Tensor] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> dict[str, Tensor]:
     """Train a network, from its checkpoint when there is one, and return the averaged weights.
@@ -169,124 +60,187 @@ def fit(
     loss
         `regression_loss` or the result of `diffusion_loss`.
     batch_of
-        Step number to batch; the same step gives the same batch.
+        Number to batch, called in a background thread; the same number gives the same batch. Without accumulation
+        and ranks the number is the step.
     options
         How.
     checkpoint
-        File the state is written to every ``options.save_every`` steps and at the end.
+        File the state is written to every ``options.save_every`` steps and at the end; the losses go beside it into
+        ``<checkpoint>_losses.csv`` and ``….png``.
+    validation
+        Batches on which the averaged weights are looked at, with the same noise every time.
+    average
+        Filled with the averaged weights, which change as training goes on: for losses that aim at them.
     progress
-        Called with the step and a running mean of the loss.
+        Called on the first rank with the step and a running mean of the loss.
 
     Raises
     ------
     ConvergenceError
-        The loss is not finite.
+        The loss or its gradient is not finite.
     InputError
-        The checkpoint belongs to another network.
+        The checkpoint belongs to another network, or to a run with other options.
     """
+    ranks = Ranks.current()
     network.to(options.device).train()
+    state = _fresh_state(network, options)
+    if checkpoint.is_file():
+        restore_state(checkpoint, state, options.settings(ranks.size))
+    if average is not None:
+        average.update(state.average)
+    ranks.wait()
+    with ExitStack() as stack:
+        if options.recompute:
+            stack.enter_context(_recomputing(network))
+        numbers = options.numbers(state.step, ranks)
+        made = partial(_numbered, batch_of, options)
+        batches = stack.enter_context(prefetched(made, numbers, options.prefetch, options.workers))
+        writer = Writer(
+            checkpoint, state, options, ranks, partial(_validation_loss, network, loss, validation, options)
+        )
+        stack.callback(writer.close)
+        model = _wrapped(network, options, ranks)
+        for step in range(state.step, options.steps):
+            value = _step(model, loss, batches, options, state, ranks)
+            writer.after(value, options.rate(step))
+            if progress is not None and ranks.first:
+                progress(state.step, state.running)
+    ranks.wait()
+    return state.average
+
+
+class Writer:
+    """What the first rank writes: checkpoints, and the history with validation losses."""
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        state: State,
+        options: TrainingOptions,
+        ranks: Ranks,
+        validate: Callable[[dict[str, Tensor]], float | None],
+    ) -> None:
+        self._checkpoint, self._state, self._options, self._validate = checkpoint, state, options, validate
+        self._settings = options.settings(ranks.size)
+        self._history = History(checkpoint, state.step) if ranks.first else None
+        self._since = time.monotonic()
+
+    def after(self, loss: float, rate: float) -> None:
+        """Take note of a step: a row, a look at the validation batches, a checkpoint, where they are due."""
+        state, options = self._state, self._options
+        now = time.monotonic()
+        state.seconds, self._since = state.seconds + now - self._since, now
+        if self._history is None:
+            return
+        last = state.step == options.steps
+        seen = self._validate(state.average) if last or state.step % options.validate_every == 0 else None
+        if seen is not None or last or state.step % options.log_every == 0:
+            self._history.add(Row(state.step, loss, state.running, seen, rate, state.seconds))
+        if last or state.step % options.save_every == 0:
+            save_state(self._checkpoint, state, self._settings)
+            self._history.draw()
+
+    def close(self) -> None:
+        """Close the history."""
+        if self._history is not None:
+            self._history.close()
+
+
+def _fresh_state(network: nn.Module, options: TrainingOptions) -> State:
     parameters = dict(network.named_parameters())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     optimiser = torch.optim.AdamW(
         parameters.values(), options.learning_rate, (0.9, 0.99), weight_decay=options.weight_decay
     )
-    start, running = 0, math.nan
-    if checkpoint.is_file():
-        start, running = _restore(checkpoint, parameters, average, optimiser)
-    model: Callable[..., Any] = torch.compile(network) if options.compiled else network
-    for step in range(start, options.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate(step)
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        precision = torch.autocast(options.device.split(":")[0], torch.bfloat16) if options.bf16 else nullcontext()
-        with precision:
-            value = loss(model, batch_of(step).to(options.device), generator)
-        if not torch.isfinite(value):
-            raise ConvergenceError(
-                f"training: expected a finite loss, got {value.item()} at step {step}. Lower the learning rate."
-            )
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters.values(), options.clip)
-        optimiser.step()
-        decay = min(options.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, p in parameters.items():
-                average[name].lerp_(p, 1 - decay)
-        now = float(value.detach())
-        running = now if math.isnan(running) else 0.99 * running + 0.01 * now
-        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
-            _save(checkpoint, step + 1, running, parameters, average, optimiser, options)
-        if progress is not None:
-            progress(step + 1, running)
-    return average
+    return State(parameters, average, optimiser)
 
 
-def _save(
-    path: Path,
-    step: int,
-    running: float,
-    parameters: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+def _numbered[B: Examples](
+    batch_of: Callable[[int], B], options: TrainingOptions, number: int
+) -> tuple[B, torch.Generator]:
+    """Return a batch and the generator of its first example."""
+    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number * options.batch)
+    return batch_of(number), generator
+
+
+def _step[B: Examples](
+    model: Callable[..., Any],
+    loss: Callable[[Callable[..., Any], B, torch.Generator], Tensor],
+    batches: Iterator[tuple[B, torch.Generator]],
     options: TrainingOptions,
-) -> None:
-    """Write everything a run needs to go on."""
-    tensors = {f"average.{name}": t for name, t in average.items()}
-    for name, p in parameters.items():
-        state = optimiser.state[p]
-        tensors |= {
-            f"weight.{name}": p.detach(),
-            f"first.{name}": state["exp_avg"],
-            f"second.{name}": state["exp_avg_sq"],
-        }
-    about = {
-        "step": step,
-        "running": running,
-        "options": asdict(options),
-        "written": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    }
-    write_bytes(path, save({k: v.contiguous().cpu() for k, v in tensors.items()}, {"training": json.dumps(about)}))
-
-
-def _restore(
-    path: Path, parameters: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
-    """Load what `_save` wrote; return the step to go on with and the running loss."""
-    tensors = load_file(path)
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["training"])
-    wanted = {f"weight.{name}": tuple(p.shape) for name, p in parameters.items()}
-    if wanted != {k: tuple(v.shape) for k, v in tensors.items() if k.startswith("weight.")}:
-        raise InputError(
-            f"{path}: expected the checkpoint of this network, got another one. Choose another checkpoint folder."
+    state: State,
+    ranks: Ranks,
+) -> float:
+    """Do one step of the optimiser and return its loss."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = options.rate(state.step)
+    state.optimiser.zero_grad(set_to_none=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for part in range(options.accumulate):
+        batch, generator = next(batches)
+        alone = isinstance(model, DistributedDataParallel) and part + 1 < options.accumulate
+        with model.no_sync() if alone else nullcontext():  # type: ignore[attr-defined]
+            with options.autocast():
+                value = loss(model, batch.to(options.device), generator) / options.accumulate
+            value.backward()  # type: ignore[no-untyped-call]
+        total += value.detach().double().cpu()
+    now = float(ranks.mean(total))
+    norm = float(nn.utils.clip_grad_norm_(state.parameters.values(), options.clip))
+    if not (math.isfinite(now) and math.isfinite(norm)):
+        raise ConvergenceError(
+            f"training: expected a finite loss and gradient, got {now} and {norm} at step {state.step}."
+            " Lower the learning rate."
         )
-    with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(tensors[f"weight.{name}"])
-            average[name].copy_(tensors[f"average.{name}"])
-            optimiser.state[p] = {
-                "step": torch.tensor(float(about["step"])),
-                "exp_avg": tensors[f"first.{name}"].to(p.device),
-                "exp_avg_sq": tensors[f"second.{name}"].to(p.device),
-            }
-    return int(about["step"]), float(about["running"])
+    state.optimiser.step()
+    state.blend(min(options.ema, (1 + state.step) / (10 + state.step)))
+    state.note(now)
+    return now
 
 
-def averaged_weights(checkpoint: Path) -> tuple[dict[str, Tensor], int]:
-    """Return the averaged weights in a checkpoint and the number of steps they took.
+def _validation_loss[B: Examples](
+    network: nn.Module,
+    loss: Callable[[Callable[..., Any], B, torch.Generator], Tensor],
+    batches: Sequence[B],
+    options: TrainingOptions,
+    average: dict[str, Tensor],
+) -> float | None:
+    """Return the mean loss of the averaged weights over the validation batches, None without batches."""
 
-    Raises
-    ------
-    InputError
-        There is no checkpoint.
-    """
-    if not checkpoint.is_file():
-        raise InputError(f"{checkpoint}: expected a training checkpoint, found none. Train first.")
-    with safe_open(checkpoint, "pt") as file:
-        about = json.loads(file.metadata()["training"])
-    tensors = load_file(checkpoint)
-    return {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}, int(about["step"])
+    def averaged(*inputs: Tensor) -> Any:
+        return torch.func.functional_call(network, average, inputs)
+
+    values, first = [], VALIDATION_SEED
+    network.eval()
+    for batch in batches:
+        with torch.no_grad(), options.autocast():
+            value = loss(averaged, batch.to(options.device), torch.Generator().manual_seed(first))
+        values.append(float(value))
+        first += len(batch)
+    network.train()
+    return sum(values) / len(values) if values else None
+
+
+def _wrapped(network: nn.Module, options: TrainingOptions, ranks: Ranks) -> Callable[..., Any]:
+    """Return the network as it is called in training: over ranks, compiled."""
+    model: Callable[..., Any] = network
+    if ranks.size > 1:
+        model = DistributedDataParallel(network)
+    return torch.compile(model) if options.compiled else model
+
+
+@contextmanager
+def _recomputing(network: nn.Module) -> Iterator[None]:
+    """Let the members of the network's lists of modules be computed again in the backward pass."""
+    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
+    inner = {id(m) for outer in lists for m in outer.modules() if m is not outer}
+    blocks = [block for outer in lists if id(outer) not in inner for block in outer]
+    for block in blocks:
+        block.forward = partial(recomputed, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
 
 
 def new_networks(mean: tuple[int, ...], denoiser: tuple[int, ...], seed: int) -> tuple[MeanAndScale, Denoiser]:

@@ -5,9 +5,10 @@ import torch
 from figures import Figure
 from torch import Tensor
 
+from hybridtumor.models import haar
 from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, VECTOR_SIZE
-from hybridtumor.models.denoiser import LOG_SCALE_RANGE, Denoiser, MeanAndScale
-from hybridtumor.models.spectrum import filtered, wiener, wiener_error
+from hybridtumor.models.denoiser import GAINS, LOG_SCALE_RANGE, Denoiser, MeanAndScale
+from hybridtumor.models.spectrum import band_variances, filtered, wiener, wiener_error
 from hybridtumor.models.unet import UNet
 
 TINY = (8, 8, 8)
@@ -15,8 +16,8 @@ TINY = (8, 8, 8)
 
 def inputs(seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(2, IMAGE_CHANNELS, 8, 16, 8, generator=generator)
-    fields = torch.rand(2, len(FIELDS), 8, 16, 8, generator=generator)
+    image = torch.randn(2, IMAGE_CHANNELS, 16, 32, 16, generator=generator)
+    fields = torch.rand(2, len(FIELDS), 16, 32, 16, generator=generator)
     support = FIELDS.index("support")
     fields[:, support] = torch.where(fields[:, support] > 0.5, fields[:, support], 0.0)
     return {"image": image, "fields": fields, "vector": torch.randn(2, VECTOR_SIZE, generator=generator)}
@@ -87,3 +88,27 @@ def test_conditioning_vector_reaches_the_output() -> None:
     network = shaken(UNet(5, 4, 3, TINY))
     x = torch.randn(1, 5, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(network(x, torch.zeros(1, 3)), network(x, torch.ones(1, 3)))
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_band_variances_are_those_of_fields(levels: int) -> None:
+    white = torch.randn((6, 1, 64, 64, 64), generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.5])
+    r = filtered(white, torch.sqrt)
+    noise = sigma * torch.randn(r.shape, generator=torch.Generator().manual_seed(1))
+    seen = wiener(r + noise, sigma.expand(6))
+    expected = band_variances(sigma, levels)
+    for name, field in (("data", r), ("estimate", seen), ("error", seen - r)):
+        measured = haar.transform(field, levels).square().mean(dim=(0, 2, 3, 4))
+        assert torch.allclose(measured[1:], expected[name][0, 1:], rtol=0.1)  # the mean needs more waves than fit here
+        assert abs(float(measured[0] / expected[name][0, 0]) - 1) < 0.25
+
+
+def test_a_gain_scales_what_the_linear_filter_found() -> None:
+    """An extra local gain of −1 in all groups removes Wiener's estimate altogether."""
+    x = inputs()
+    network = Denoiser(TINY)
+    with torch.no_grad():
+        network.net.leave.bias[: GAINS * IMAGE_CHANNELS] = -1
+    out = network(x["image"], torch.ones(2), x["image"], x["image"], x["fields"], x["vector"])
+    assert float(out.detach().abs().max()) < 1e-5

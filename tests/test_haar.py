@@ -8,9 +8,18 @@ from hybridtumor.models import haar
 
 
 @pytest.mark.law("images", "The Haar transform has its exact inverse")
-def test_inverse_is_exact(figure: Figure) -> None:
-    image = torch.randn(2, 3, 8, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    figure("largest difference", float((haar.inverse(haar.transform(image)) - image).abs().max()), at_most=1e-14)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_inverse_is_exact(levels: int, figure: Figure) -> None:
+    image = torch.randn(2, 3, 8, 12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    back = haar.inverse(haar.transform(image, levels), levels)
+    figure("largest difference", float((back - image).abs().max()), at_most=1e-14)
+
+
+def test_two_levels_are_one_level_of_every_band() -> None:
+    image = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    packet = haar.transform(image, 2).reshape(64, -1).square().sum(dim=1).sort().values
+    twice = haar.transform(haar.transform(image)).reshape(64, -1).square().sum(dim=1).sort().values
+    assert torch.allclose(packet, twice)
 
 
 def test_energy_and_inner_products_are_kept() -> None:

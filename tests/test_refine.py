@@ -195,7 +195,8 @@ def test_zero_dose_is_no_treatment_bit_for_bit(
 
 def test_treatment_reaches_the_image(patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp) -> None:
     plan = TherapyPlan.of(Fractionation(DoseMap(np.full(SHAPE, 60, np.float32), GRID), 30, 14))
-    told = refiner.refine(grown, patient, plan, untreated=grown, samples=2)
+    one = np.ones(SHAPE, np.float32)
+    told = refiner.refine(replace(grown, log_kill=(0 * one, one, one)), patient, plan, untreated=grown, samples=2)
     assert not same(follow_up, told)
     assert np.array_equal(
         told.at(60).mask, follow_up.at(60).mask
@@ -205,6 +206,17 @@ def test_treatment_reaches_the_image(patient: Patient, refiner: Refiner, grown: 
     n = (patient.density.values * np.exp(-kill)).astype(np.float32)
     cured = refiner.refine(forecast(patient, (n, kill)), patient, plan, untreated=grown, samples=2, days=(60.0,))
     assert cured.visits[0].mask.any()
+
+
+@pytest.mark.law("images", "Dose beside the tumour changes nothing, bit for bit")
+def test_dose_beside_the_tumour_changes_nothing(
+    patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp
+) -> None:
+    dose, kill = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.float32)
+    dose[:4], kill[:4] = 60, 5  # far from every cell
+    plan = TherapyPlan.of(Fractionation(DoseMap(dose, GRID), 30, 14))
+    told = replace(grown, log_kill=(0 * kill, kill, kill))
+    assert same(refiner.refine(told, patient, plan, untreated=grown, samples=2), follow_up)
 
 
 def test_growth_outside_the_head_changes_nothing(patient: Patient, refiner: Refiner) -> None:
@@ -270,7 +282,8 @@ def test_the_networks_see_the_carried_baseline_in_a_box_that_does_not_grow_with_
     still, moved = seen
     assert moved.box == still.box
     assert not np.array_equal(moved.baseline, still.baseline)
-    assert not moved.fields[FIELDS.index("displacement")].any()  # as in training
+    assert not still.fields[FIELDS.index("displacement")].any()
+    assert float(moved.fields[FIELDS.index("displacement")].max()) == pytest.approx(3 / 5, rel=0.1)  # 3 mm
     assert not np.array_equal(moved.fields[FIELDS.index("density_day0")], still.fields[FIELDS.index("density_day0")])
 
 
@@ -343,7 +356,7 @@ def test_therapy_state_counts_what_was_given_before_the_day() -> None:
 
 def test_shipped_weights_load() -> None:
     refiner = Refiner.load()
-    assert refiner.weights.header["schema_version"] == 1
+    assert refiner.weights.header["schema_version"] == 2
     assert SHIPPED.stat().st_size <= 8e6
     assert not refiner.weights.denoiser.training
 

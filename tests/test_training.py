@@ -1,17 +1,25 @@
-"""Training: resumed is uninterrupted, a batch can be learnt, losses have their minimum where they should."""
+"""Training: resumed is uninterrupted, cut is whole, a batch can be learnt, losses are least where they should be."""
 
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_training import TINY, difference, double_precision, example, train_small
 from torch import Tensor, nn
 
 from hybridtumor.errors import ConvergenceError, InputError
-from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, VECTOR_SIZE, TherapyState
+from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, VECTOR_SIZE
 from hybridtumor.models.denoiser import MeanAndScale
-from hybridtumor.parameters import ImagingThresholds
-from hybridtumor.refiner_weights import load_weights
+from hybridtumor.solvers.loss_history import History, Row, picture, read_rows
+from hybridtumor.solvers.losses import draw_sigma, generators, objective_of
+from hybridtumor.solvers.prefetch import prefetched
 from hybridtumor.solvers.training import (
     Batch,
     TrainingOptions,
@@ -21,57 +29,239 @@ from hybridtumor.solvers.training import (
     new_networks,
     regression_loss,
 )
-from hybridtumor.teacher import PhantomPair, RealCase, population_contrast
-from hybridtumor.train import TrainOptions, train
-from hybridtumor.training_pairs import PairSource, growth, to_row
 
-TINY = (8, 8, 8)
+__all__ = ["double_precision"]
 
 
-def random_batch(step: int, edge: int = 16) -> Batch:
-    generator = torch.Generator().manual_seed(step)
-    baseline, render, noise = (torch.randn(1, IMAGE_CHANNELS, edge, edge, edge, generator=generator) for _ in range(3))
-    fields = torch.rand(1, len(FIELDS), edge, edge, edge, generator=generator)
-    target = render + 0.5 * baseline + 0.1 * noise
-    vector = torch.randn(1, VECTOR_SIZE, generator=generator)
-    return Batch(baseline, render, target, fields, vector, torch.ones(1, IMAGE_CHANNELS))
+def run_with_stops(checkpoint: Path, stage: str, options: TrainingOptions, stops: tuple[int, ...]) -> dict[str, Tensor]:
+    """Train until each of `stops`, each time in new networks, and return the averaged weights of the last run."""
+    result: dict[str, Tensor] = {}
+    for stop in (*stops, options.steps):
+        regression, denoiser = new_networks(TINY, TINY, 0)
+        network: nn.Module = regression if stage == "regression" else denoiser
+        loss = regression_loss if stage == "regression" else diffusion_loss(regression, options)
+
+        def stop_at(step: int, _: float, last: int = stop) -> None:
+            if step == last and last < options.steps:
+                raise KeyboardInterrupt
+
+        seen = [example(1000 + i) for i in range(2)]
+        try:
+            result = fit(network, loss, example, options, checkpoint, validation=seen, progress=stop_at)
+        except KeyboardInterrupt:
+            continue
+    return result
 
 
 @pytest.mark.law("images", "Training that was stopped ends in the same weights, bit for bit")
 @pytest.mark.parametrize("stage", ["regression", "diffusion"])
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, stage: str) -> None:
-    def run(checkpoint: Path, stops: tuple[int, ...]) -> dict[str, Tensor]:
-        result: dict[str, Tensor] = {}
-        for stop in stops:
-            regression, denoiser = new_networks(TINY, TINY, 0)
-            options = TrainingOptions(6, save_every=1)
-            network: nn.Module = regression if stage == "regression" else denoiser
-            loss = regression_loss if stage == "regression" else diffusion_loss(regression, options)
-
-            def stop_at(step: int, _: float, last: int = stop) -> None:
-                if step == last and last < 6:
-                    raise KeyboardInterrupt
-
-            try:
-                result = fit(network, loss, random_batch, options, checkpoint, progress=stop_at)
-            except KeyboardInterrupt:
-                continue
-        return result
-
-    straight = run(tmp_path / "a.safetensors", (6,))
-    resumed = run(tmp_path / "b.safetensors", (2, 4, 6))
+    options = TrainingOptions(
+        8, 1, accumulate=2, prefetch=3, workers=2, save_every=2, log_every=1, validate_every=3, warmup=2
+    )
+    straight = run_with_stops(tmp_path / "a.safetensors", stage, replace(options, prefetch=0), ())
+    resumed = run_with_stops(tmp_path / "b.safetensors", stage, options, (1, 3, 5, 6))  # between checkpoints too
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[k], resumed[k]) for k in straight)
     stored, steps = averaged_weights(tmp_path / "b.safetensors")
-    assert steps == 6
+    assert steps == 8
     assert all(torch.equal(stored[k], straight[k]) for k in straight)
+    one, other = ([replace(r, seconds=0) for r in read_rows(tmp_path / f"{n}_losses.csv")] for n in "ab")
+    assert one == other
+    assert [row.step for row in other] == list(range(1, 9))  # each step once after four interruptions
+    assert [row.step for row in other if row.validation is not None] == [3, 6, 8]
+    assert (tmp_path / "b_losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
+    options = TrainingOptions(3, save_every=3, warmup=1)
+    whole = train_small(tmp_path / "whole", 2, options)
+    cut = train_small(tmp_path / "cut", 1, replace(options, accumulate=2))
+    assert difference(whole, cut) < 1e-9
+    assert difference(whole, train_small(tmp_path / "half", 1, options)) > 1e-4
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_noise_belongs_to_the_example_and_not_to_its_batch() -> None:
+    regression, denoiser = new_networks(TINY, TINY, 0)
+    loss = diffusion_loss(regression, TrainingOptions(1))
+    parts = [example(i) for i in range(2)]
+    both = Batch(**{n: torch.cat([getattr(p, n) for p in parts]) for n in Batch.__dataclass_fields__})
+    whole = float(loss(denoiser, both, torch.Generator().manual_seed(40)).detach())
+    each = [float(loss(denoiser, p, torch.Generator().manual_seed(40 + i)).detach()) for i, p in enumerate(parts)]
+    assert whole == pytest.approx(np.mean(each), rel=1e-9)
+    assert each[0] != pytest.approx(
+        float(loss(denoiser, parts[0], torch.Generator().manual_seed(9)).detach()), rel=0.01
+    )
+
+
+def test_noise_levels_of_consecutive_examples_have_their_distribution() -> None:
+    sigma = draw_sigma(objective_of(TrainingOptions(1)), generators(torch.Generator().manual_seed(5), 400))
+    normal = sigma.log().numpy() / 1.3
+    shares = np.sort([torch.special.ndtr(torch.tensor(float(z))).item() for z in normal])
+    assert np.abs(shares - (np.arange(400) + 0.5) / 400).max() < 0.01  # random draws would be off by 0.04
+    assert abs(float(np.mean(normal[:8]))) < 0.3
+    with pytest.raises(InputError, match="expected one of"):
+        objective_of(TrainingOptions(1, objective="nothing"))
+
+
+@pytest.mark.parametrize(("change", "complaint"), [
+    ({"seed": 1}, "seed 1"), ({"batch": 2}, "batch 2"), ({"accumulate": 2}, "batches_per_step 2"),
+    ({"objective": "flow"}, "objective flow"), ({"learning_rate": 2e-3}, "learning_rate"),
+])  # fmt: skip
+def test_a_run_goes_on_under_its_own_options_only(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    options = TrainingOptions(1, 1, save_every=1)
+    fit(MeanAndScale(TINY), regression_loss, example, options, tmp_path / "c")
+    with pytest.raises(InputError, match=complaint):
+        fit(MeanAndScale(TINY), regression_loss, example, replace(options, **change), tmp_path / "c")
+    fit(
+        MeanAndScale(TINY), regression_loss, example, replace(options, steps=2, prefetch=0, log_every=1), tmp_path / "c"
+    )
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="damaged"):
+        fit(MeanAndScale(TINY), regression_loss, example, TrainingOptions(1), tmp_path / "c")
+
+
+def test_prefetched_batches_are_in_order_and_their_errors_surface() -> None:
+    def make(number: int) -> int:
+        time.sleep(0.002 * (5 - number))
+        if number == 4:
+            raise InputError("number: expected less than 4, got 4. Stop.")
+        return number**2
+
+    for ahead, workers in ((0, 1), (1, 1), (3, 2), (9, 4)):
+        with prefetched(make, range(4), ahead, workers) as items:
+            assert list(items) == [0, 1, 4, 9]
+        with prefetched(make, range(6), ahead, workers) as items:
+            assert [next(items) for _ in range(4)] == [0, 1, 4, 9]
+            with pytest.raises(InputError, match="less than 4"):
+                next(items)
+
+
+def test_batches_are_made_ahead_while_the_network_computes() -> None:
+    made: list[int] = []
+    with prefetched(made.append, iter(range(100)), 2) as items:
+        next(items)
+        deadline = time.monotonic() + 10
+        while len(made) < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert made == [0, 1, 2]
+
+
+def test_a_batch_that_cannot_be_made_stops_the_run(tmp_path: Path) -> None:
+    def broken(number: int) -> Batch:
+        if number == 2:
+            raise InputError("case: expected a tumour, got none. Leave it out.")
+        return example(number)
+
+    with pytest.raises(InputError, match="expected a tumour"):
+        fit(MeanAndScale(TINY), regression_loss, broken, TrainingOptions(4, 1, log_every=1), tmp_path / "c")
+    assert [row.step for row in read_rows(tmp_path / "c_losses.csv")] == [1, 2]
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_recomputing_changes_nothing_and_leaves_no_trace(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def train_with(*, recompute: bool) -> dict[str, Tensor]:
+        network = new_networks(TINY, TINY, 0)[0]
+        calls.clear()
+        network.net.down[0].conv1.register_forward_hook(lambda *_: calls.append(1))
+        options = TrainingOptions(2, 1, save_every=2, recompute=recompute)
+        result = fit(network, regression_loss, example, options, tmp_path / f"{recompute}")
+        assert not any("forward" in vars(m) for m in network.modules())
+        return result
+
+    kept = train_with(recompute=False)
+    assert len(calls) == 2
+    assert difference(kept, train_with(recompute=True)) < 1e-9
+    assert len(calls) == 4
+
+
+def test_bf16_and_compile_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Callable[..., Any]] = []
+
+    def pretend(model: Callable[..., Any]) -> Callable[..., Any]:
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", pretend)
+    kinds: set[torch.dtype] = set()
+    network = MeanAndScale(TINY)
+    network.net.enter.register_forward_hook(lambda _m, _i, out: kinds.add(out.dtype))
+    options = TrainingOptions(1, 1, bf16=True, compiled=True, save_every=1)
+    weights = fit(network, regression_loss, example, options, tmp_path / "c")
+    assert compiled == [network]
+    assert kinds == {torch.bfloat16}
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+
+
+def test_validation_sees_the_averaged_weights_with_the_same_noise_each_time(tmp_path: Path) -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.w * torch.ones_like(x)
+
+    def loss(network: Callable[..., Tensor], batch: Batch, generator: torch.Generator) -> Tensor:
+        noise.append(generator.initial_seed())
+        return (network(batch.vector) - 1).square().mean()
+
+    noise: list[int] = []
+    options = TrainingOptions(4, 1, 0.1, warmup=1, prefetch=0, validate_every=2, log_every=1, save_every=4)
+    average = fit(Constant(), loss, example, options, tmp_path / "c", validation=[example(0), example(1)])
+    rows = read_rows(tmp_path / "c_losses.csv")
+    assert rows[-1].validation == pytest.approx((float(average["w"]) - 1) ** 2)
+    assert rows[-1].validation != pytest.approx(rows[-1].loss)
+    looks = [seed for seed in noise if seed >= 2**40]
+    assert looks == [2**40, 2**40 + 1] * 2
+    assert len(set(noise)) == 4 + 2
+
+
+def test_a_history_forgets_what_will_be_done_again_and_a_line_cut_off(tmp_path: Path) -> None:
+    rows = [Row(step, 1 / step, 0.3, 0.1 if step == 2 else None, 1e-3, 5.0) for step in (1, 2, 3)]
+    history = History(tmp_path / "run.safetensors", 0)
+    for row in rows:
+        history.add(row)
+    with (tmp_path / "run_losses.csv").open("a") as stream:
+        stream.write("4,0.2")
+    assert read_rows(tmp_path / "run_losses.csv") == rows
+    assert History(tmp_path / "run.safetensors", 2).rows == rows[:2]
+    assert read_rows(tmp_path / "run_losses.csv") == rows[:2]
+    assert read_rows(tmp_path / "none") == []
+
+
+def test_curves_are_drawn_for_negative_losses_too() -> None:
+    rows = [Row(step, -1.0 + step, -0.5, None, 1e-3, 0.0) for step in range(3)]
+    assert picture(rows).startswith(b"\x89PNG")
+
+
+def test_tensorboard_gets_the_losses_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Any, ...]] = []
+
+    def writer(folder: str, purge_step: int) -> SimpleNamespace:
+        told.append((Path(folder).name, purge_step))
+        return SimpleNamespace(add_scalar=lambda *a: told.append(a), close=lambda: told.append(("closed",)))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    options = TrainingOptions(1, 1, save_every=1)
+    fit(MeanAndScale(TINY), regression_loss, example, options, tmp_path / "c", validation=[example(7)])
+    assert [entry[0] for entry in told] == ["c_tensorboard", "loss", "rate", "validation", "closed"]
 
 
 def test_one_batch_can_be_learnt(tmp_path: Path) -> None:
     regression, denoiser = new_networks(TINY, TINY, 0)
     losses: list[float] = []
     options = TrainingOptions(60, learning_rate=1e-2, warmup=5, save_every=60)
-    batch = random_batch(0)
+    batch = example(0)
 
     def note(_: int, loss: float) -> None:
         losses.append(loss)
@@ -88,7 +278,7 @@ def test_one_batch_can_be_learnt(tmp_path: Path) -> None:
         ]
         for net in (denoiser, untrained)
     )
-    assert np.mean(late) < np.mean(early)
+    assert np.mean(np.log(late)) < np.mean(np.log(early)) - 0.5
 
 
 def test_regression_loss_is_least_at_the_true_mean_and_scale() -> None:
@@ -113,7 +303,7 @@ def test_regression_loss_is_least_at_the_true_mean_and_scale() -> None:
 
 
 def test_missing_modality_and_outside_support_do_not_count() -> None:
-    batch = random_batch(0)
+    batch = example(0)
     network = MeanAndScale(TINY)
     present = torch.ones(1, IMAGE_CHANNELS)
     present[0, 1] = 0
@@ -139,7 +329,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    batch = random_batch(0)
+    batch = example(0)
     broken = Batch(batch.baseline, batch.render, batch.target * float("nan"), batch.fields, batch.vector, batch.present)
     with pytest.raises(ConvergenceError, match="step 0"):
         fit(MeanAndScale(TINY), regression_loss, lambda _: broken, TrainingOptions(2), tmp_path / "c")
@@ -147,96 +337,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
     options = TrainingOptions(1, save_every=1)
-    fit(MeanAndScale(TINY), regression_loss, random_batch, options, tmp_path / "c")
+    fit(MeanAndScale(TINY), regression_loss, example, options, tmp_path / "c")
     with pytest.raises(InputError, match="another"):
-        fit(MeanAndScale((16, 8, 8)), regression_loss, random_batch, options, tmp_path / "c")
-
-
-def real_case(name: str = "a", edge: int = 24) -> RealCase:
-    rng = np.random.default_rng(0)
-    axes = np.ogrid[:edge, :edge, :edge]
-    distance = np.sqrt(sum((a - edge / 2) ** 2.0 for a in axes))
-    density = (0.95 / (1 + np.exp(distance - 5))).astype(np.float32)
-    labels = np.stack([density > 0.9, (density > 0.2) & (density <= 0.6), (density > 0.6) & (density <= 0.9)])
-    scans, healthy = rng.normal(size=(2, 4, edge, edge, edge)).astype(np.float32)
-    tissue = np.zeros((3, edge, edge, edge), np.float32)
-    tissue[0] = 1
-    contrast = rng.normal(size=(3, 4)).astype(np.float32)
-    return RealCase(
-        name, scans, healthy, labels.astype(np.float32), density, tissue, np.array([[12, 12, 12, 9]], np.float32),
-        healthy[None].astype(np.float16), contrast, contrast, enhances=True, spacing=2.0,
-    )  # fmt: skip
-
-
-def test_cases_and_pairs_survive_the_disk(tmp_path: Path) -> None:
-    case = real_case()
-    case.save(tmp_path / "case.safetensors")
-    back = RealCase.load(tmp_path / "case.safetensors")
-    assert np.array_equal(back.scans, case.scans)
-    assert (back.name, back.enhances, back.spacing) == (case.name, case.enhances, case.spacing)
-    n, image = case.density, case.scans
-    state = TherapyState(10.0, 1.0, 5, 12.0)
-    pair = PhantomPair(
-        "p",
-        image,
-        image,
-        case.labels,
-        image,
-        case.labels,
-        n,
-        n,
-        n,
-        n,
-        case.tissue,
-        case.contrast,
-        True,
-        2.0,
-        30.0,
-        state,
-    )
-    pair.save(tmp_path / "pair.safetensors")
-    assert PhantomPair.load(tmp_path / "pair.safetensors").therapy == state
-    with pytest.raises(InputError, match="expected a PhantomPair"):
-        PhantomPair.load(tmp_path / "case.safetensors")
-
-
-def test_batches_are_reproducible_and_finite() -> None:
-    source = PairSource([real_case()], [], crop=16, batch=4)
-    for step in range(4):
-        a, b = source.batch_of(step), source.batch_of(step)
-        for name in Batch.__dataclass_fields__:
-            assert torch.equal(getattr(a, name), getattr(b, name))
-            assert torch.isfinite(getattr(a, name)).all()
-        outside = (a.support == 0).expand_as(a.render)
-        assert torch.equal(a.render[outside], a.baseline[outside])
-    assert not torch.equal(source.batch_of(0).target, source.batch_of(1).target)
-
-
-def test_an_untreated_example_has_an_untreated_condition() -> None:
-    for seed in range(30):
-        example = growth(real_case(), np.random.default_rng(seed), 16, ImagingThresholds(), from_nothing=True)
-        if example.therapy != TherapyState():
-            continue
-        row = to_row(example, (True,) * 4, ImagingThresholds())
-        assert not row["fields"][[1, 2]].any()
-        assert not row["vector"][1:7].any()
-
-
-def test_population_contrast_is_a_mean() -> None:
-    a, b = real_case("a"), real_case("b")
-    assert np.allclose(population_contrast([a, b]), a.contrast, atol=1e-6)
-
-
-def test_train_writes_weights_that_load_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    (tmp_path / "data" / "train" / "patients" / "a").mkdir(parents=True)
-    real_case("a").save(tmp_path / "real_a.safetensors")
-    options = TrainOptions(
-        tmp_path, tmp_path / "out", tmp_path / "data", regression_steps=1, diffusion_steps=1, batch=1, crop=16
-    )
-    weights = load_weights(train(options))
-    assert weights.header["training"]["real_cases"] == ["a"]
-    assert weights.header["training"]["diffusion_steps"] == 1
-    first = weights.header["sha256"]
-    assert load_weights(train(options)).header["sha256"] == first
-    with pytest.raises(InputError, match="found none"):
-        train(TrainOptions(tmp_path, tmp_path / "out", tmp_path / "nowhere"))
+        fit(MeanAndScale((16, 8, 8)), regression_loss, example, options, tmp_path / "c")

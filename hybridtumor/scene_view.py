@@ -1,0 +1,93 @@
+"""SceneView: a scene as torch sees it: the regression's answer, and the denoiser told about it, steered by therapy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridtumor.models.conditioning import FIELDS, THERAPY_ENTRIES, THERAPY_FIELDS
+from hybridtumor.models.density_estimator import DensityTemplates
+from hybridtumor.parameters import ImagingThresholds
+from hybridtumor.refiner_scene import Scene
+from hybridtumor.refiner_weights import RefinerWeights
+from hybridtumor.scan import LABELS, MODALITIES
+from hybridtumor.solvers.guidance import Conditions, GuidanceOptions, Source, guided
+from hybridtumor.solvers.sampling import Denoise
+
+IMAGES = len(MODALITIES)
+
+
+@dataclass(frozen=True, eq=False)
+class SceneView:
+    """Everything a sampler needs of one scene, on the working grid, with a leading axis of 1.
+
+    Parameters
+    ----------
+    scene
+        The scene.
+    weights, thresholds
+        Of the refiner.
+    inputs
+        What the networks read.
+    mean, scale
+        μ and s, (1, 7, X, Y, Z).
+    """
+
+    scene: Scene
+    weights: RefinerWeights
+    thresholds: ImagingThresholds
+    inputs: dict[str, Tensor]
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, scene: Scene, weights: RefinerWeights, thresholds: ImagingThresholds) -> "SceneView":
+        """Ask the regression."""
+        inputs = {name: torch.from_numpy(np.ascontiguousarray(values))[None] for name, values in scene.inputs().items()}
+        with torch.no_grad():
+            mean, scale = weights.regression(inputs["baseline"], inputs["render"], inputs["fields"], inputs["vector"])
+        return cls(scene, weights, thresholds, inputs, mean, scale)
+
+    @property
+    def support(self) -> Tensor:
+        """M, (1, 1, X, Y, Z)."""
+        return self.inputs["fields"][:, FIELDS.index("support"), None]
+
+    def image(self, clean: Tensor) -> Tensor:
+        """Return x = R + M (μ + s r), (B, 7, X, Y, Z)."""
+        return self.inputs["render"] + self.support * (self.mean + self.scale * clean)
+
+    def denoiser(self, options: GuidanceOptions) -> Denoise:
+        """Return D(y, σ), steered as `options` say."""
+        fields, vector = self.inputs["fields"], self.inputs["vector"]
+        bare, nothing = fields.clone(), fields.clone()
+        bare[:, list(THERAPY_FIELDS)] = 0
+        nothing[:, [i for i, name in enumerate(FIELDS) if name != "support"]] = 0
+        without = vector.clone()
+        without[:, THERAPY_ENTRIES] = 0
+        told = Conditions(self._told(fields, vector), self._told(bare, without), self._told(nothing, without))
+        if options.mode == "source":  # its scene is the untreated one already
+            told = Conditions(told.treated, told.treated, told.none)
+        return guided(told, options, self._sources())
+
+    def _told(self, fields: Tensor, vector: Tensor) -> Denoise:
+        mean_image = self.inputs["render"] + self.support * self.mean
+        known = (mean_image, self.scale.log(), fields, vector)
+        return lambda y, sigma: self.weights.denoiser(y, sigma, *known)
+
+    def _sources(self) -> list[Source]:
+        """Return the potentials of the scans and of the soft labels; none where therapy has changed nothing."""
+        if not self.scene.spared.any():
+            return []
+        treated = torch.from_numpy(self.scene.density)[None, None]
+        untreated = treated + torch.from_numpy(self.scene.spared)[None, None]
+        healthy = torch.from_numpy(self.scene.healthy)
+        condition, enhances = self.scene.condition, self.scene.enhances
+        scans = DensityTemplates(healthy, condition.contrast, self.thresholds, enhances, condition.available)
+        blank = torch.zeros((len(LABELS), *healthy.shape[1:]))
+        labels = DensityTemplates(blank, np.eye(len(LABELS), dtype=np.float32), self.thresholds, enhances)
+        return [
+            Source(lambda clean: self.image(clean)[:, :IMAGES], scans, treated, untreated),
+            Source(lambda clean: self.image(clean)[:, IMAGES:], labels, treated, untreated),
+        ]
