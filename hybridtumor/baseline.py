@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hybridtumor.errors import InputError
 from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.models.carry import carried
-from hybridtumor.models.contrast import POPULATION, measure_contrast
+from hybridtumor.models.contrast import POPULATION, contrast_error, measure_contrast
 from hybridtumor.models.distance import distance_near
 from hybridtumor.models.healthy_fill import fill_weight, healthy_fill
 from hybridtumor.models.initial_density import enhances as labels_enhance
@@ -50,8 +50,8 @@ class Baseline:
         Tissue fractions.
     scale
         Between scanner units and normalised intensity.
-    contrast
-        (3, 4) contrast of the tumour.
+    contrast, contrast_error
+        (3, 4) contrast of the tumour and how unsure it is (`hybridtumor.models.contrast`).
     available
         One flag per modality.
     enhances
@@ -73,6 +73,7 @@ class Baseline:
     tissue: TissueMap
     scale: IntensityScale
     contrast: NDArray[np.float32]
+    contrast_error: NDArray[np.float32]
     available: tuple[bool, ...]
     enhances: bool
     levels: NDArray[np.float32]
@@ -122,7 +123,10 @@ class Baseline:
 
 
 def without_tumour(real: Baseline) -> Baseline:
-    """Return a baseline from before the tumour: its scans with the mean of their fill, no label, no cells."""
+    """Return a baseline from before the tumour: its scans with the mean of their fill, no label, no cells.
+
+    Its contrast is still the patient's own: replace it where the question is what can be known beforehand.
+    """
     weight = fill_weight(real.labels.mask() | (real.density > VISIBLE_TAIL), real.tissue)
     nothing = LabelMap(np.zeros(real.grid.shape, np.uint8), real.grid, real.labels.codes)
     return replace(
@@ -130,6 +134,7 @@ def without_tumour(real: Baseline) -> Baseline:
         images=real.images + weight * (real.healthy - real.images),
         labels=nothing,
         density=np.zeros_like(real.density),
+        contrast_error=contrast_error(np.zeros(len(LABELS))),
         filled=weight,
     )
 
@@ -192,6 +197,7 @@ def read_baseline(
         patient.tissue,
         full,
         contrast,
+        contrast_error(soft.sum(axis=(1, 2, 3)) * patient.grid.voxel_volume),
         available,
         labels_enhance(labels),
         levels,

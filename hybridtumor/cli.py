@@ -19,6 +19,9 @@ from rich.console import Console
 import hybridtumor
 from hybridtumor import cli_clinic, terminal
 from hybridtumor.errors import HybridTumorError, InputError, ResourceError
+from hybridtumor.evaluation.command import evaluate
+from hybridtumor.synthesize import synthesize
+from hybridtumor.train_command import train
 
 INTERRUPTED, TERMINATED, DEFECT = 130, 143, 1
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -158,6 +161,9 @@ def mesh(
     terminal.print_table("Mesh", ("", ""), rows)
 
 
+app.command(train)
+app.command(evaluate)
+app.command(synthesize)
 app.command(cli_clinic.import_dicom)
 app.command(cli_clinic.export_dicom)
 app.command(cli_clinic.export_bids)

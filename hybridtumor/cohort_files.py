@@ -78,8 +78,8 @@ def save_plan(folder: Path, name: str, plan: TherapyPlan, grid: Grid) -> None:
 
 def table_of(out: Path) -> str:
     """Return ``participants.tsv`` of the patients that are there."""
-    rows = [load_yaml(path) for path in sorted(out.glob("*/parameters.yaml"))]
-    rows = [{k: v for k, v in row.items() if k != "notice"} for row in rows if isinstance(row, dict)]
+    found = [load_yaml(path) for path in sorted(out.glob("*/parameters.yaml"))]
+    rows = [{k: v for k, v in row.items() if k != "notice"} for row in found if isinstance(row, dict)]
     columns = list(rows[0]) if rows else []
     lines = ["\t".join(columns)] + ["\t".join(_cell(row.get(column)) for column in columns) for row in rows]
     return "\n".join(lines) + "\n"

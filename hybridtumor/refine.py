@@ -30,8 +30,8 @@ from hybridtumor.follow_up import FollowUp, FollowUpVisit
 from hybridtumor.forecast import Forecast
 from hybridtumor.models.carry import carried
 from hybridtumor.models.conditioning import IMAGE_CHANNELS, Condition, TherapyState
-from hybridtumor.models.contrast import CONTRAST_SHAPE
-from hybridtumor.models.resolution import Box
+from hybridtumor.models.contrast import CONTRAST_SHAPE, draw_contrast
+from hybridtumor.models.resolution import Box, block_mean
 from hybridtumor.models.warp import Origins, counterparts, find_origins
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient
@@ -44,6 +44,9 @@ from hybridtumor.solvers.place_noise import PlaceNoise
 from hybridtumor.solvers.samplers import sampler
 from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
 from hybridtumor.therapy import UNTREATED, TherapyPlan
+
+LEAST_SUPPORT = 1e-3
+"""M below which nothing is written that anyone could see."""
 
 SIGMA_MIN, LEVEL_RATIO = 0.03, 40.0
 """Last positive noise level, and ρ: levels nearly even in ln σ, which DPM-Solver++ likes best."""
@@ -219,18 +222,28 @@ class Refiner:
                 step(next(done) // len(noise), steps)
 
         with _one_thread_each() as threads, ThreadPoolExecutor(min(threads, len(noise))) as pool:
-            view = SceneView.of(scene, self.weights, self.thresholds)
-            denoise = view.denoiser(self.guidance)
 
             @torch.no_grad()
             def draw(own: PlaceNoise) -> Tensor:
+                change = draw_contrast(scene.contrast_error, own.seed, own.sample)
+                view = SceneView.of(scene.coloured(change), self.weights, self.thresholds)
+                denoise = view.denoiser(self.guidance)
                 levels = noise_levels(self.steps, sigma_min=SIGMA_MIN, rho=LEVEL_RATIO)
                 start = own.start(SIGMA_MAX)[None]
-                return way(denoise, start, levels, fresh=lambda k: own.white(k)[None], progress=note)
+                clean = way(denoise, start, levels, fresh=lambda k: own.white(k)[None], progress=note)
+                return view.mean + view.scale * clean + _per_support(scene, change)
 
-            remainder = torch.cat(list(pool.map(draw, noise)))
-        added: Array = (view.mean + view.scale * remainder).numpy()
+            added: Array = torch.cat(list(pool.map(draw, noise))).numpy()
         return added
+
+
+def _per_support(scene: Scene, change: Array) -> Tensor:
+    """Return what a change of contrast adds to the channels, divided by M: (1, 7, X, Y, Z)."""
+    support = scene.working_support
+    added = np.zeros((IMAGE_CHANNELS, *support.shape), np.float32)
+    painted = block_mean(scene.drawn.coloured(change), scene.factor)
+    np.divide(painted, support, out=added[: len(MODALITIES)], where=support > LEAST_SUPPORT)
+    return torch.from_numpy(added)[None]
 
 
 @contextmanager

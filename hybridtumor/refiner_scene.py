@@ -74,6 +74,8 @@ class Scene:
         (4, X, Y, Z) mean of the healthy fill on the working grid.
     enhances
         Whether the tumour enhances.
+    contrast_error
+        (3, 4) how unsure the contrast is.
     density, spared
         (X, Y, Z) density and what therapy has spared of it, on the working grid: the source term's target.
     """
@@ -87,6 +89,7 @@ class Scene:
     condition: Condition
     healthy: Array
     enhances: bool
+    contrast_error: Array
     density: Array
     spared: Array
 
@@ -123,7 +126,7 @@ class Scene:
         coarse = block_mean(stack, factor)
         density, spared = (coarse[FIELDS.index(name)] for name in ("density", "spared"))
         shown = (box, factor, images, labels, drawn, coarse, condition, healthy, baseline.enhances)
-        return cls(*shown, density, spared)
+        return cls(*shown, baseline.contrast_error, density, spared)
 
     def told_nothing(self, baseline: Baseline, fields: DayFields, thresholds: ImagingThresholds) -> "Scene":
         """Return the scene of the untreated tumour where this one may be written: therapy enters in the sampler.
@@ -139,6 +142,12 @@ class Scene:
         return replace(
             other, drawn=replace(other.drawn, support=support), fields=shown, density=self.density, spared=self.spared
         )
+
+    def coloured(self, change: Array) -> "Scene":
+        """Return the scene of a tumour whose contrast differs by `change`, (3, 4)."""
+        images = self.drawn.images + self.drawn.coloured(change)
+        condition = replace(self.condition, contrast=self.condition.contrast + change)
+        return replace(self, drawn=replace(self.drawn, images=images), condition=condition)
 
     @property
     def working_support(self) -> Array:

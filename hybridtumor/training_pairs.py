@@ -9,8 +9,8 @@ its label (`hybridtumor.models.render`) and C the contrast,
 - *response*: an invented tumour on healthy tissue is the baseline, killed by a known log-kill, and the untouched scan
   is the follow-up, so the network learns real healthy texture.
 
-Every tumour is given another contrast at random, of which the render knows more or less, and every scan another noise
-and sharpness, of which the texture of its healthy tissue tells. Windows are centred on a label chosen first and a voxel
+Every tumour is given another contrast at random, which the render knows, and every scan another noise and sharpness, of
+which the texture of its healthy tissue tells. Windows are centred on a label chosen first and a voxel
 of it second, so that a millilitre of enhancing rim is seen as often as a hundred of oedema; cases are drawn by weight.
 From phantoms: baseline and follow-up of the growth solver, treated or not. Densities are smoothed at random, because
 a growth model knows the extent of a tumour and not its every lobule.
@@ -50,8 +50,10 @@ BORROWED_THERAPY = 0.2
 CONTRAST_SPREAD = 0.2
 """Standard deviation of the contrast added to a tumour, normalised intensity: as much as patients differ."""
 
-CONTRAST_ERRORS = (0.03, 0.15)
-"""Standard deviation of the error of the known contrast, when the baseline shows the tumour and when it does not."""
+CONTRAST_ERROR = 0.03
+"""Standard deviation of the error of the known contrast. How little is known of a patient's contrast is no business of
+the networks: every sample is told a contrast of its own (`hybridtumor.models.contrast.draw_contrast`).
+"""
 
 INTENSITY_LIMIT = 4.0
 """Normalised intensity beyond this is cut off in training: vessels and hot voxels."""
@@ -123,10 +125,10 @@ class PairSource:
     thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
 
     def batch_of(self, step: int) -> Batch:
-        """Return the batch of a step; the same step gives the same batch."""
-        rng = np.random.default_rng([self.seed, step])
-        items = [self.example(rng) for _ in range(self.batch)]
-        return to_batch([augmented(e, rng, self.thresholds) for e in items])
+        """Return the batch of a step; an example depends on its number alone, however batches are cut."""
+        numbers = range(step * self.batch, (step + 1) * self.batch)
+        streams = [np.random.default_rng([self.seed, number]) for number in numbers]
+        return to_batch([augmented(self.example(rng), rng, self.thresholds) for rng in streams])
 
     def example(self, rng: np.random.Generator) -> Example:
         """Draw one example."""
@@ -291,9 +293,8 @@ def another_contrast(scans: Array, labels: Array, rng: np.random.Generator) -> t
 
 
 def known_contrast(contrast: Array, rng: np.random.Generator) -> Array:
-    """Return what is known of a contrast: much when the baseline shows the tumour, little when it does not."""
-    error = rng.choice(CONTRAST_ERRORS) * rng.standard_normal(contrast.shape)
-    return np.asarray(contrast + error, np.float32)
+    """Return what the render is told of a contrast."""
+    return np.asarray(contrast + CONTRAST_ERROR * rng.standard_normal(contrast.shape), np.float32)
 
 
 def random_therapy(rng: np.random.Generator) -> tuple[TherapyState, float]:

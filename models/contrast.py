@@ -5,7 +5,17 @@
 with c̄ the mean of (scan − healthy fill) over the N_l mm³ of label l in the patient's own baseline scan, in
 normalised intensity, and C_pop the mean over the training cases. A label the patient does not show takes the
 population's contrast. Contrast varies more between scanners than between tumours, so the patient's own counts from a
-fraction of a millilitre on.
+fraction of a millilitre on. What is left unknown is
+
+    σ[l, m] = max( σ_min, σ_pop[l, m] √( N_0 / (N_l + N_0) ) )
+
+with σ_pop the spread between patients: the posterior of a mean with prior variance σ_pop², of which N_0 mm³ of a label
+tell as much as the prior. Each sample of an ensemble sees a contrast of its own,
+
+    C + σ[l, m] ( √ρ a_m + √(1 − ρ) b[l, m] ),   a, b standard normal
+
+(ρ: half of it is the scanner's, the same for all labels), so that a forecast is unsure of a tumour's brightness as a
+whole and of its texture separately.
 """
 
 from typing import Any
@@ -28,6 +38,23 @@ POPULATION: NDArray[np.float32] = np.array(
     np.float32,
 )
 """Contrast of a typical glioma, used until trained weights bring the mean of their training cases."""
+
+SPREAD: NDArray[np.float32] = np.array(
+    # T1w, T1ce, T2w, FLAIR
+    [
+        [0.13, 0.08, 0.20, 0.16],  # necrosis and non-enhancing core
+        [0.08, 0.07, 0.12, 0.14],  # oedema
+        [0.26, 0.24, 0.09, 0.14],  # enhancing
+    ],
+    np.float32,
+)
+"""σ_pop: error of the mean of the others as a forecast of each of the seven training cases."""
+
+LEAST_SPREAD = 0.03
+"""σ_min, normalised intensity."""
+
+SHARED = 0.5
+"""ρ."""
 
 CONTRAST_SHAPE = (len(LABELS), len(MODALITIES))
 
@@ -60,3 +87,17 @@ def measure_contrast(
         volume = float(np.count_nonzero(inside)) * voxel_volume
         contrast[index] = (volume * own + PRIOR_VOLUME * population[index]) / (volume + PRIOR_VOLUME)
     return contrast
+
+
+def contrast_error(label_volumes: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return σ, (label, modality), for volumes N_l of the labels in the patient's own scan, mm³."""
+    left = np.sqrt(PRIOR_VOLUME / (np.asarray(label_volumes, float) + PRIOR_VOLUME))
+    return np.maximum(LEAST_SPREAD, SPREAD * left[:, None]).astype(np.float32)
+
+
+def draw_contrast(error: NDArray[np.float32], seed: int, sample: int) -> NDArray[np.float32]:
+    """Return by how much the contrast of one sample differs from C, (label, modality); 2k and 2k + 1 are opposite."""
+    rng = np.random.default_rng([seed, sample // 2, *b"contrast"])
+    common, own = rng.standard_normal(len(MODALITIES)), rng.standard_normal(CONTRAST_SHAPE)
+    sign = 1.0 if sample % 2 == 0 else -1.0
+    return np.asarray(sign * error * (SHARED**0.5 * common + (1 - SHARED) ** 0.5 * own), np.float32)

@@ -9,11 +9,12 @@ weather). The denoiser estimates r from y = r + σ ε as Wiener's filter plus wh
 preconditioning of Karras et al. (NeurIPS 2022) for data of spectrum S (`hybridtumor.models.spectrum`), one scale per
 band b of a Haar packet H of two levels:
 
-    D(y; σ) = 1[M > 0] · H⁻¹( (1 + g_b) (H W_σ y)_b + e_b(σ) F_b )
+    D(y; σ) = 1[M > 0] · H⁻¹( (1 + q_b g_b) (H W_σ y)_b + e_b F_b ),    q_b = min(1, e_b / v_b)
 
-F and the local gains g, shared by bands of similar wavelength, come from one U-Net on blocks of 4³ voxels; the gains
-let texture be stronger here and weaker there, which the few channels of a small network could not say for every
-coefficient. The fields enter pooled to the blocks.
+with e_b(σ) and v_b(σ) the deviations of Wiener's error and estimate: what the filter is sure of (q small, little noise)
+is left alone. F and the local gains g, shared by bands of similar wavelength, come from one U-Net on blocks of 4³
+voxels; the gains let texture be stronger here and weaker there, which the few channels of a small network could not
+say for every coefficient. The fields enter pooled to the blocks.
 """
 
 from dataclasses import asdict, dataclass
@@ -120,7 +121,8 @@ class Denoiser(nn.Module):
         bands = torch.cat([*images, nnf.avg_pool3d(log_scale, 4), nnf.avg_pool3d(fields, 4)], dim=1)
         out = self.net(bands, torch.cat([noise_features(sigma.log()), vector], dim=1))
         gain, added = out.split([GAINS * IMAGE_CHANNELS, BANDS * IMAGE_CHANNELS], dim=1)
-        estimate = haar.inverse((1 + _to_bands(gain)) * linear + deviation["error"] * added, LEVELS)
+        unsure = (deviation["error"] / deviation["estimate"]).clamp_max(1)
+        estimate = haar.inverse((1 + unsure * _to_bands(gain)) * linear + deviation["error"] * added, LEVELS)
         support = fields[:, FIELDS.index("support"), None] > 0
         return torch.where(support, estimate, 0.0)
 

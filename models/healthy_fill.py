@@ -5,10 +5,10 @@ r"""Healthy fill: what the brain would look like where the tumour is, in two par
 
 p_k are the tissue fractions (inside the tumour those of the patient's tissue map, which knows the anatomy from the
 atlas), m_k the mean intensity of tissue k in the healthy neighbourhood (normalised convolution, Knutsson and Westin
-1993), G a blur as small as that of a scan, Y texture that tissue means leave unexplained, taken from healthy brain elsewhere, the other hemisphere first,
-and w a weight that is 1 in the tumour and 0 a few millimetres beyond it. H̄ + T is the scan itself away from the tumour
-and a textured fill inside. Anatomy comes from the tissue map alone: only zero-mean texture of brain is copied, so no
-ventricle of the other side is pasted.
+1993), G a blur as small as that of a scan, Y texture that tissue means leave unexplained, taken from healthy brain
+elsewhere, the other hemisphere first, and w a weight that is 1 in the tumour and 0 a few millimetres beyond it. H̄ + T
+is the scan itself away from the tumour and a textured fill inside. Anatomy comes from the tissue map alone: only
+zero-mean texture of brain is copied, so no ventricle of the other side is pasted.
 
 H̄ is the better guess of a voxel, H̄ + T the better picture: borrowed texture costs 0.2 to 1.3 dB on the training cases.
 """

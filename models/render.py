@@ -65,12 +65,29 @@ class Rendering:
         M, (X, Y, Z) in [0, 1].
     kept
         κ, (X, Y, Z) in [0, 1].
+    gained, lost
+        By how much more of each label there is, f_l(n_t) − κ f_l(n_0), (3, X, Y, Z), and (v_0 − v_t)⁺, (X, Y, Z), where
+        M > 0: what multiplies the contrast.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.float32]
     support: NDArray[np.float32]
     kept: NDArray[np.float32]
+    gained: NDArray[np.float32]
+    lost: NDArray[np.float32]
+
+    def coloured(self, change: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return by how much the images change with a change of contrast (3, 4): they are linear in it."""
+        return np.asarray(_painted(change, self.gained, self.lost), np.float32)
+
+
+def _painted(
+    contrast: NDArray[np.float32], gained: NDArray[np.float32], lost: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return Σ_l C_l g_l + g C_oedema v, (4, X, Y, Z)."""
+    gliosis = (GLIOSIS * contrast[LABELS.index("edema")])[:, None, None, None] * lost
+    return np.asarray(np.einsum("lm,lxyz->mxyz", contrast, gained) + gliosis, np.float32)
 
 
 def blurred(images: NDArray[np.float32], head: BoolArray, voxel_size: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -142,8 +159,7 @@ def render(
     anatomy = healthy + (baseline - healthy) * kept
     if new_core.any():
         anatomy += new_core * (blurred(healthy, head, voxel_size) - anatomy)
-    gliosis = (GLIOSIS * contrast[LABELS.index("edema")])[:, None, None, None] * lost
-    images = anatomy + np.einsum("lm,lxyz->mxyz", contrast, gained) + gliosis
+    images = anatomy + _painted(contrast, gained, lost)
     labels = np.clip(baseline_labels * kept + gained, 0, 1)
     writable = support > 0
     return Rendering(
@@ -151,4 +167,6 @@ def render(
         np.where(writable, labels, baseline_labels).astype(np.float32),
         support,
         kept.astype(np.float32),
+        np.where(writable, gained, 0).astype(np.float32),
+        np.where(writable, lost, 0).astype(np.float32),
     )

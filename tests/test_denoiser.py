@@ -104,11 +104,15 @@ def test_band_variances_are_those_of_fields(levels: int) -> None:
         assert abs(float(measured[0] / expected[name][0, 0]) - 1) < 0.25
 
 
-def test_a_gain_scales_what_the_linear_filter_found() -> None:
-    """An extra local gain of −1 in all groups removes Wiener's estimate altogether."""
+def test_a_gain_scales_what_the_linear_filter_is_unsure_of() -> None:
+    """A gain of −1 in all groups removes Wiener's estimate under much noise and leaves it alone under little."""
     x = inputs()
     network = Denoiser(TINY)
     with torch.no_grad():
         network.net.leave.bias[: GAINS * IMAGE_CHANNELS] = -1
-    out = network(x["image"], torch.ones(2), x["image"], x["image"], x["fields"], x["vector"])
-    assert float(out.detach().abs().max()) < 1e-5
+    for sigma, least, most in ((50.0, 0.0, 0.2), (0.01, 0.9, 1.0)):
+        level = torch.full((2,), sigma)
+        out = network(x["image"], level, x["image"], x["image"], x["fields"], x["vector"]).detach()
+        support = x["fields"][:, FIELDS.index("support"), None] > 0
+        linear = torch.where(support, wiener(x["image"], level), 0.0)
+        assert least <= float(out.norm() / linear.norm()) <= most

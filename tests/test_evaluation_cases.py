@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from small_evaluation import SHAPE, ball, small_baseline, small_patient, small_refiner
 
 from hybridtumor.errors import InputError
-from hybridtumor.evaluation import command, contact_sheet, table
+from hybridtumor.evaluation import contact_sheet, running, table
 from hybridtumor.evaluation.cases import EvaluationCase, Region, hard_labels
+from hybridtumor.evaluation.command import EvaluateOptions
 from hybridtumor.evaluation.dose_series import DOSES, dose_series
 from hybridtumor.evaluation.estimator import measured_by
 from hybridtumor.evaluation.legend import GROUPS, MEANINGS, REGIONS
@@ -281,7 +282,7 @@ def test_the_command_writes_table_page_and_a_blind_sheet(tmp_path: Path) -> None
     about = {"seed": 0, "notes": []}
     bank = bank_of([_training_case()])
     evaluation = Evaluation(small_refiner(), 4, bank=bank)
-    entries, scores = command.run(problems, evaluation, about, tmp_path, sheet_wanted=True)
+    entries, scores = running.run(problems, evaluation, about, tmp_path, sheet_wanted=True)
     names = ["contact_sheet.png", "contact_sheet_key.json", "evaluation.csv", "evaluation.html", "evaluation.json"]
     assert {p.name for p in tmp_path.iterdir()} == {*names, "evaluation_cases.csv"}
     html = (tmp_path / "evaluation.html").read_text()
@@ -300,7 +301,7 @@ def test_the_command_writes_table_page_and_a_blind_sheet(tmp_path: Path) -> None
     ratio = value([s for s in scores if s.kind == "real"], "render", "crops", "memorisation")
     assert ratio > 0
     with pytest.raises(InputError, match="usable case"):
-        command.run(problems[2:], evaluation, {"notes": []}, tmp_path)
+        running.run(problems[2:], evaluation, {"notes": []}, tmp_path)
 
 
 def _training_case() -> RealCase:
@@ -357,19 +358,19 @@ def test_wrong_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for samples in (1, 2, 5):
         with pytest.raises(InputError, match="even number"):
             Evaluation(small_refiner(), samples)
-    monkeypatch.setattr(command.Refiner, "load", lambda _path=None: small_refiner())
+    monkeypatch.setattr(running.Refiner, "load", lambda _path=None: small_refiner())
     monkeypatch.delenv("HYBRIDTUMOR_DATA", raising=False)
     with pytest.raises(InputError, match="HYBRIDTUMOR_DATA"):
-        command.evaluate(out=tmp_path)
+        running.evaluate(EvaluateOptions(out=tmp_path))
     with pytest.raises(InputError, match="BraTS folders"):
-        command.evaluate(data=tmp_path, out=tmp_path)
+        running.evaluate(EvaluateOptions(data=tmp_path, out=tmp_path))
     with pytest.raises(InputError, match="prepared phantoms"):
-        command.evaluate(real=False, phantoms=tmp_path, out=tmp_path)
+        running.evaluate(EvaluateOptions(real=False, phantoms=tmp_path, out=tmp_path))
     with pytest.raises(InputError, match="prepared training cases"):
-        command.evaluate(cache=tmp_path, out=tmp_path)
+        running.evaluate(EvaluateOptions(cache=tmp_path, out=tmp_path))
     (tmp_path / "test" / "patients" / "a").mkdir(parents=True)
     with pytest.raises(InputError, match="cases b among"):
-        command.evaluate(data=tmp_path, cases=["a", "b"], out=tmp_path)
+        running.evaluate(EvaluateOptions(data=tmp_path, cases=("a", "b"), out=tmp_path))
     assert small_patient().tissue is not None
 
 

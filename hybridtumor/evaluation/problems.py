@@ -15,11 +15,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridtumor.baseline import Baseline
+from hybridtumor.baseline import Baseline, without_tumour
 from hybridtumor.errors import InputError
 from hybridtumor.evaluation.cases import Array, EvaluationCase, pose
 from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.models.conditioning import Condition
+from hybridtumor.models.contrast import contrast_error
 from hybridtumor.models.intensity import IntensityScale
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.refiner_scene import DayFields, draw
@@ -50,21 +51,24 @@ def real_case(name: str, real: Baseline, population: Array, thresholds: ImagingT
         There is no tumour to see, or the fill differs from the scan away from it.
     """
     zero = np.zeros_like(real.density)
-    nothing = LabelMap(np.zeros(real.grid.shape, np.uint8), real.grid, real.labels.codes)
+    before = replace(without_tumour(real), contrast=population)
     filled = (real.healthy + real.texture) * real.head
-    before = replace(real, images=filled, labels=nothing, density=zero, contrast=population)
+    textured = replace(before, images=filled, filled=None)
     fields = DayFields(zero, real.density, real.density, zero)
     condition = Condition(ONSET_DAYS, population, real.available, levels=real.levels)
     known = Condition(ONSET_DAYS, real.contrast, real.available, levels=real.levels)
     case = pose(name, name, "real", before, fields, condition, thresholds, real)
-    fine = case.scene.box.scaled(case.scene.factor)
+    box, fine = case.scene.box, case.scene.box.scaled(case.scene.factor)
     beyond = np.ones(real.grid.shape, bool)
     fine.put(np.zeros(fine.extent, bool), beyond)
     beyond &= real.head
     _require_alike(name, filled, real, beyond)
     return replace(
         case,
-        oracle=draw(before, fields, case.scene.box, known, thresholds, textured=True).images,
+        persistence=fine.take(filled),
+        warped=fine.take(filled),
+        textured=draw(textured, fields, box, condition, thresholds, textured=True),
+        oracle=draw(textured, fields, box, known, thresholds, textured=True).images,
         target_images=fine.take(real.images),
         target_labels=fine.take(real.soft_labels),
         outside=int(np.count_nonzero(beyond)),
@@ -129,6 +133,7 @@ def _baseline_of(pair: PhantomPair) -> Baseline:
         tissue=TissueMap(white, grey, csf, grid),
         scale=IntensityScale(zero, one),
         contrast=pair.contrast,
+        contrast_error=contrast_error(soft.sum(axis=(1, 2, 3)) * pair.spacing**3),
         available=(True,) * len(MODALITIES),
         enhances=pair.enhances,
         levels=pair.levels,
