@@ -199,6 +199,6 @@ def read_baseline(
         contrast,
         contrast_error(soft.sum(axis=(1, 2, 3)) * patient.grid.voxel_volume),
         available,
-        labels_enhance(labels),
+        bool(labels_enhance(labels)),
         levels,
     )
