@@ -1,13 +1,16 @@
 """SceneView: a scene as torch sees it: the regression's answer, and the denoiser told about it, steered by therapy."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from hybridtumor.models.conditioning import FIELDS, THERAPY_ENTRIES, THERAPY_FIELDS
-from hybridtumor.models.density_estimator import DensityTemplates
+from hybridtumor.models.density_estimator import KERNEL_REACH, SMOOTHING, DensityTemplates
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.refiner_scene import Scene
 from hybridtumor.refiner_weights import RefinerWeights
@@ -54,10 +57,6 @@ class SceneView:
         """M, (1, 1, X, Y, Z)."""
         return self.inputs["fields"][:, FIELDS.index("support"), None]
 
-    def image(self, clean: Tensor) -> Tensor:
-        """Return x = R + M (μ + s r), (B, 7, X, Y, Z)."""
-        return self.inputs["render"] + self.support * (self.mean + self.scale * clean)
-
     def denoiser(self, options: GuidanceOptions) -> Denoise:
         """Return D(y, σ), steered as `options` say."""
         fields, vector = self.inputs["fields"], self.inputs["vector"]
@@ -78,16 +77,31 @@ class SceneView:
 
     def _sources(self) -> list[Source]:
         """Return the potentials of the scans and of the soft labels; none where therapy has changed nothing."""
-        if not self.scene.spared.any():
+        changed = self.scene.spared != 0
+        if not changed.any():
             return []
-        treated = torch.from_numpy(self.scene.density)[None, None]
-        untreated = treated + torch.from_numpy(self.scene.spared)[None, None]
-        healthy = torch.from_numpy(self.scene.healthy)
+        here = _around(changed, math.ceil(KERNEL_REACH * SMOOTHING))
+        treated = torch.from_numpy(self.scene.density[here])[None, None]
+        untreated = treated + torch.from_numpy(self.scene.spared[here])[None, None]
+        healthy = torch.from_numpy(self.scene.healthy[(slice(None), *here)])
         condition, enhances = self.scene.condition, self.scene.enhances
         scans = DensityTemplates(healthy, condition.contrast, self.thresholds, enhances, condition.available)
         blank = torch.zeros((len(LABELS), *healthy.shape[1:]))
         labels = DensityTemplates(blank, np.eye(len(LABELS), dtype=np.float32), self.thresholds, enhances)
+        part = (slice(None), slice(None), *here)
+        known = (self.inputs["render"][part], self.support[part], self.mean[part], self.scale[part])
+
+        def image(clean: Tensor) -> Tensor:
+            render, support, mean, scale = known
+            return render + support * (mean + scale * clean)
+
         return [
-            Source(lambda clean: self.image(clean)[:, :IMAGES], scans, treated, untreated),
-            Source(lambda clean: self.image(clean)[:, IMAGES:], labels, treated, untreated),
+            Source(lambda clean: image(clean)[:, :IMAGES], scans, treated, untreated, here),
+            Source(lambda clean: image(clean)[:, IMAGES:], labels, treated, untreated, here),
         ]
+
+
+def _around(mask: NDArray[np.bool_], reach: int) -> tuple[slice, slice, slice]:
+    """Return the bounding box of a mask, wider by `reach` voxels."""
+    x, y, z = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(slice(max(0, s.start - reach), s.stop + reach) for s in (x, y, z))  # type: ignore[return-value]

@@ -138,12 +138,16 @@ class Source:
         S_A.
     treated, untreated
         Densities (1, 1, X, Y, Z) with and without therapy, equal bit for bit where therapy changes nothing.
+    window
+        Part of D, along X, Y and Z, that all of the above are cut to; the whole by default. It has to reach as far
+        beyond the place where therapy changes something as the estimator does.
     """
 
     to_image: Callable[[Tensor], Tensor]
     estimator: Estimator
     treated: Tensor
     untreated: Tensor
+    window: tuple[slice, slice, slice] = (slice(None),) * 3
 
     @property
     def changed(self) -> Tensor:
@@ -214,16 +218,21 @@ def _push(source: Source, options: GuidanceOptions) -> Denoise:
         kill = changed * (goal - source.estimator.seen(source.untreated))
 
     def push(clean: Tensor, sigma: Tensor) -> Tensor:
+        where = (slice(None), slice(None), *source.window)
         with torch.enable_grad():
-            variable = clean.detach().requires_grad_()
+            variable = clean[where].detach().requires_grad_()
             implied = source.estimator(source.to_image(variable))
             residual = _residual(implied.detach(), goal, kill, options)
             (lifted,) = torch.autograd.grad(implied, variable, residual)
         lifted = changed * lifted
         if options.step == "annealed":
             level = sigma[:, None, None, None, None] ** 2
-            return level / (options.density_error**2 + options.annealing * level) * lifted
-        return options.gamma * _length(residual, lifted, reach, options.smallest_slope) * lifted
+            gain = level / (options.density_error**2 + options.annealing * level)
+        else:
+            gain = options.gamma * _length(residual, lifted, reach, options.smallest_slope)
+        result = torch.zeros_like(clean)
+        result[where] = gain * lifted
+        return result
 
     return push
 

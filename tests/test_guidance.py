@@ -116,6 +116,24 @@ def test_drift_is_zero_where_therapy_has_changed_nothing(mode: Mode, step: Step)
     assert not torch.equal(two[far], one[far])
 
 
+@pytest.mark.parametrize("mode", ["source", "both"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_window_around_the_change_is_enough(mode: Mode, step: Step) -> None:
+    change = blob(0.3, 3.0, (8.5, 9.5, 10.5))
+    here = (slice(3, 15), slice(4, 16), slice(5, 17))  # the change and the reach of the estimator
+    part = (slice(None), slice(None), *here)
+    treated = UNTREATED - change
+
+    def image(clean: Tensor) -> Tensor:
+        return CONTRAST * UNTREATED[part] + SCALE * clean
+
+    cut = Source(image, Linear(), treated[part], UNTREATED[part], here)
+    told_to, options = Conditions(network(UNTREATED), network(UNTREATED)), GuidanceOptions(mode, step)
+    whole, windowed = (guided(told_to, options, [s])(start(2), torch.tensor([1.5])) for s in (source(treated), cut))
+    assert torch.allclose(whole, windowed, atol=1e-5)
+    assert not torch.allclose(whole, told(told_to, options)(start(2), torch.tensor([1.5])), atol=1e-2)
+
+
 def test_annealed_source_adds_and_is_linear_in_the_kill() -> None:
     plain = heun(network(UNTREATED), start(), LEVELS)
 

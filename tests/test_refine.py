@@ -25,6 +25,7 @@ from hybridtumor.refine import Refiner
 from hybridtumor.refiner_scene import Scene
 from hybridtumor.refiner_weights import SHIPPED, RefinerWeights, load_weights, save_weights
 from hybridtumor.scan import MODALITIES, LabelMap, Scan
+from hybridtumor.solvers.guidance import GuidanceOptions, Mode
 from hybridtumor.solvers.training import new_networks
 from hybridtumor.therapy import UNTREATED, Chemotherapy, DoseMap, Fractionation, TherapyPlan
 from hybridtumor.tissue import TissueMap
@@ -206,6 +207,32 @@ def test_treatment_reaches_the_image(patient: Patient, refiner: Refiner, grown: 
     n = (patient.density.values * np.exp(-kill)).astype(np.float32)
     cured = refiner.refine(forecast(patient, (n, kill)), patient, plan, untreated=grown, samples=2, days=(60.0,))
     assert cured.visits[0].mask.any()
+
+
+@pytest.mark.law("images", "Zero kill is the untreated image in every mode of the source term, bit for bit")
+@pytest.mark.parametrize("mode", ["condition", "source", "both"])
+def test_zero_kill_is_untreated_in_every_mode(
+    patient: Patient, refiner: Refiner, grown: Forecast, follow_up: FollowUp, mode: Mode
+) -> None:
+    plan = TherapyPlan.of(Fractionation(DoseMap(np.full(SHAPE, 60, np.float32), GRID), 30, 14))
+    steered = replace(refiner, guidance=GuidanceOptions(mode))
+    assert same(steered.refine(grown, patient, plan, untreated=grown, samples=2), follow_up)
+
+
+@pytest.mark.parametrize("mode", ["source", "both"])
+def test_the_source_term_moves_the_image_towards_fewer_cells(
+    patient: Patient, refiner: Refiner, grown: Forecast, mode: Mode
+) -> None:
+    """FLAIR is brighter in tumour, so what therapy has killed is darker than without the source term."""
+    kill = np.full(SHAPE, 3, np.float32)
+    killed = tuple((n * np.exp(-kill)).astype(np.float32) for n in grown.density[1:])
+    treated = replace(grown, density=(grown.density[0], *killed), log_kill=(0 * kill, kill, kill))
+    plan = TherapyPlan.of(Fractionation(DoseMap(np.full(SHAPE, 60, np.float32), GRID), 30, 14))
+    off = replace(refiner, guidance=GuidanceOptions("condition" if mode == "both" else "source", gamma=1e-9))
+    on = replace(refiner, guidance=GuidanceOptions(mode))
+    lost = (grown.density[2] > 0.3) & (killed[1] < 0.05)
+    pair = [r.refine(treated, patient, plan, untreated=grown, samples=2).at(120).mean["FLAIR"] for r in (off, on)]
+    assert float((pair[1] - pair[0])[lost].mean()) < -0.5
 
 
 @pytest.mark.law("images", "Dose beside the tumour changes nothing, bit for bit")
