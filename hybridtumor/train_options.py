@@ -36,8 +36,8 @@ class Recipe:
         Steps between checkpoints, and between looks at the validation batches.
     """
 
-    regression_steps: int = 1000
-    diffusion_steps: int = 3000
+    regression_steps: int = 300
+    diffusion_steps: int = 4000
     student_steps: int = 1000
     batch: int = 2
     accumulate: int = 1

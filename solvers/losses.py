@@ -9,7 +9,7 @@ Stage 2, the diffusion, fits the denoiser of r = (e − μ)/s (Karras et al., Ne
 
     ℓ₂ = E_{σ, ε} [ (0.1 + M) · w(σ) (D(r + σ ε; σ) − r)² ]   where M > 0
 
-with σ and w(σ) of an objective (`hybridtumor.solvers.objectives`); ``edm`` is ln σ ~ N(0, 1.3²), w = 1/e(σ)².
+with σ and w(σ) of an objective (`hybridtumor.solvers.objectives`); ``edm`` is ln σ normal, w = 1/e(σ)².
 
 A loss is the mean over the examples of a batch, and the noise of an example depends on its number alone: how a batch
 is cut into parts, in time or over processes, changes nothing but round-off.

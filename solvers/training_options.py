@@ -45,8 +45,8 @@ class TrainingOptions:
     ema: float = 0.998
     seed: int = 0
     objective: str = "edm"
-    sigma_log_mean: float = 0.0
-    sigma_log_std: float = 1.3
+    sigma_log_mean: float = 0.3
+    sigma_log_std: float = 1.6
     device: str = "cpu"
     bf16: bool = False
     compiled: bool = False
