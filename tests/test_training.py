@@ -97,8 +97,9 @@ def test_noise_belongs_to_the_example_and_not_to_its_batch() -> None:
 
 
 def test_noise_levels_of_consecutive_examples_have_their_distribution() -> None:
-    sigma = draw_sigma(objective_of(TrainingOptions(1)), generators(torch.Generator().manual_seed(5), 400))
-    normal = sigma.log().numpy() / 1.3
+    options = TrainingOptions(1)
+    sigma = draw_sigma(objective_of(options), generators(torch.Generator().manual_seed(5), 400))
+    normal = (sigma.log().numpy() - options.sigma_log_mean) / options.sigma_log_std
     shares = np.sort([torch.special.ndtr(torch.tensor(float(z))).item() for z in normal])
     assert np.abs(shares - (np.arange(400) + 0.5) / 400).max() < 0.01  # random draws would be off by 0.04
     assert abs(float(np.mean(normal[:8]))) < 0.3
