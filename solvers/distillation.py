@@ -31,7 +31,8 @@ from hybridtumor.models.denoiser import Denoiser, MeanAndScale
 from hybridtumor.models.spectrum import filtered, wiener_error
 from hybridtumor.scan import write_bytes
 from hybridtumor.solvers.losses import SUPPORT, Batch, Loss, generators, noise_like, remainder_of, weighted_mean
-from hybridtumor.solvers.sampling import SIGMA_MAX, Denoise, Fresh, heun, noise_levels
+from hybridtumor.solvers.samplers import sampler
+from hybridtumor.solvers.sampling import SIGMA_MAX, Denoise, Fresh, noise_levels
 
 SIGMA_MIN = 0.05
 """Level at which a consistency student returns what it is given: the last level of sampling above 0."""
@@ -210,6 +211,7 @@ class PairMaker:
         with torch.no_grad():
             _, mean_image, log_scale = remainder_of(self.regression, there)
             inputs = (mean_image, log_scale, there.fields, there.vector)
+            heun = sampler("heun")
             end = heun(lambda y, sigma: self.teacher(y, sigma, *inputs), start.to(device), noise_levels(self.steps))
             return end.cpu()
 

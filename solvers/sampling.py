@@ -1,32 +1,26 @@
-r"""Sampling the remainder r: the probability-flow ODE of Karras et al. (NeurIPS 2022), by Heun's method.
+r"""What all samplers of the remainder r share: noise levels and Heun's step.
 
     dy/dσ = (y − D(y; σ)) / σ,    σ_i = ( σ_max^{1/ρ} + i/(N−1) (σ_min^{1/ρ} − σ_max^{1/ρ}) )^ρ,    σ_N = 0
 
-The start is a Gaussian field of the spectrum of the noised remainder, S + σ_max² (`hybridtumor.models.spectrum`), so a
-moderate σ_max is enough. Noise belongs to a place in the patient, a seed and a sample, not to an arm: arms that differ
-only in dose share it (common random numbers), so that their difference is the dose's. Other samplers, and the one way
-to call them all: `hybridtumor.solvers.samplers`.
+is the probability-flow ODE of Karras et al. (NeurIPS 2022). Its start is a Gaussian field of the spectrum of the noised
+remainder, S + σ_max² (`hybridtumor.solvers.place_noise`), so a moderate σ_max is enough. The samplers themselves, and
+the one way to call them all: `hybridtumor.solvers.samplers`.
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from hybridtumor.errors import InputError
-from hybridtumor.models.spectrum import filtered
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """D(y, σ) of y (B, …) and σ (B,)."""
 
 Fresh = Callable[[int], Tensor]
 """White noise of a step of a sampler, shaped like y; steps count from 1, as step 0 is the noise of the start."""
-
-NOISE_SALT = 7919
-"""Keeps the noise of (seed, sample) apart from that of (seed + 1, sample − 1)."""
 
 SIGMA_MAX = 20.0
 """Noise level of the start: above the remainder at all wavelengths below 3 cm."""
@@ -63,43 +57,6 @@ def checked_levels(levels: Tensor) -> list[float]:
             f"noise levels: expected at least two, descending, none negative, got {found}. Make them by noise_levels."
         )
     return found
-
-
-@lru_cache(maxsize=8)
-def start_noise(channels: int, shape: tuple[int, int, int], seed: int, sample: int, sigma_max: float) -> Tensor:
-    """Return the start of the ODE on the whole working grid of a patient, (channels, *shape); crop it afterwards."""
-    generator = torch.Generator().manual_seed(seed * NOISE_SALT + sample)
-    white = torch.randn((channels, *shape), generator=generator)
-    return filtered(white, lambda s: (s + sigma_max**2).sqrt())
-
-
-def heun(
-    denoise: Denoise,
-    start: Tensor,
-    levels: Tensor,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Integrate the ODE from its start to a sample.
-
-    Parameters
-    ----------
-    denoise
-        D(y, σ) with y (B, …) and σ (B,).
-    start
-        (B, …) of the distribution of r + σ_max ε.
-    levels
-        Noise levels from `noise_levels`.
-    progress
-        Called with steps done and steps in all.
-    """
-    y = start
-    count = len(levels) - 1
-    for i, (here, there) in enumerate(zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True)):
-        y = heun_step(denoise, y, here, there)
-        if progress is not None:
-            progress(i + 1, count)
-    return y
 
 
 def heun_step(denoise: Denoise, y: Tensor, here: float, there: float) -> Tensor:

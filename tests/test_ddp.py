@@ -36,6 +36,7 @@ def two_ranks(folder: Path) -> None:
         assert process.returncode == 0, complaint.decode()
 
 
+@pytest.mark.law("images", "Training on two ranks is training on one")
 @pytest.mark.usefixtures("double_precision")
 def test_two_ranks_are_one_rank(tmp_path: Path) -> None:
     two_ranks(tmp_path)

@@ -28,8 +28,11 @@ from hybridtumor.solvers.distillation import (
 )
 from hybridtumor.solvers.losses import remainder_of
 from hybridtumor.solvers.pruning import half_width, narrower, widths_of
-from hybridtumor.solvers.sampling import SIGMA_MAX, heun, noise_levels
+from hybridtumor.solvers.samplers import SAMPLERS
+from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
 from hybridtumor.solvers.training import TrainingOptions, fit, new_networks, regression_loss
+
+heun = SAMPLERS["heun"]
 
 VARIANCE = 1.0
 
@@ -81,6 +84,7 @@ def errors_of_a_student(levels: int, looks: tuple[int, ...]) -> list[float]:
     return errors
 
 
+@pytest.mark.law("images", "A consistency student of a Gaussian learns its ODE")
 def test_a_consistency_student_of_a_gaussian_learns_its_ode() -> None:
     early, middle, late = errors_of_a_student(18, (5, 40, 500))
     assert early > 2 * middle

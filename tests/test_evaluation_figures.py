@@ -80,6 +80,7 @@ def test_ms_ssim_falls_with_every_kind_of_harm() -> None:
     assert similarity.ms_ssim(opposite, x, MASK, data_range=3.0) == 0
 
 
+@pytest.mark.law("images", "CRPS of a Gaussian ensemble is the closed form")
 def test_crps_of_a_gaussian_ensemble_is_the_closed_form(figure: Figure) -> None:
     rng = np.random.default_rng(0)
     y = rng.uniform(-3, 3, 4000)
@@ -104,6 +105,7 @@ def test_fair_crps_does_not_depend_on_the_size_of_the_ensemble(members: int) -> 
     )  # E CRPS, calibrated
 
 
+@pytest.mark.law("images", "CRPS of antithetic pairs is unbiased")
 @pytest.mark.parametrize("members", [4, 6, 8])
 def test_crps_and_spread_of_antithetic_pairs_are_unbiased(members: int) -> None:
     rng = np.random.default_rng(members)
@@ -262,6 +264,7 @@ def test_a_memorised_crop_is_found_and_an_own_one_is_not() -> None:
         memorisation.nearest(bank[:2], bank[:0], 2)
 
 
+@pytest.mark.law("images", "Bootstrap intervals cover")
 def test_bootstrap_covers() -> None:
     rng = np.random.default_rng(0)
     inside = []

@@ -15,7 +15,10 @@ from hybridtumor.models.density_estimator import DensityTemplates, smoothed
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.solvers.guidance import Conditions, Denoise, GuidanceOptions, Mode, Source, Step, guided, told
-from hybridtumor.solvers.sampling import heun, noise_levels
+from hybridtumor.solvers.samplers import SAMPLERS
+from hybridtumor.solvers.sampling import noise_levels
+
+heun = SAMPLERS["heun"]
 
 SHAPE = (20, 20, 20)
 CONTRAST = torch.tensor([0.8, -0.4, 0.5, 0.3])[None, :, None, None, None]
@@ -88,6 +91,7 @@ def killed(share: float) -> Tensor:
     return UNTREATED * (1 - share)
 
 
+@pytest.mark.law("images", "Without dose the source term is zero, bit for bit")
 @pytest.mark.parametrize("mode", ["condition", "source", "both"])
 @pytest.mark.parametrize("step", STEPS)
 def test_no_dose_is_the_untreated_sample_bit_for_bit(mode: Mode, step: Step) -> None:
@@ -97,6 +101,7 @@ def test_no_dose_is_the_untreated_sample_bit_for_bit(mode: Mode, step: Step) -> 
         assert not torch.equal(sample(killed(0.01), mode, step), plain)
 
 
+@pytest.mark.law("images", "The source term is local, bit for bit")
 @pytest.mark.parametrize("mode", ["source", "both"])
 @pytest.mark.parametrize("step", STEPS)
 def test_drift_is_zero_where_therapy_has_changed_nothing(mode: Mode, step: Step) -> None:
@@ -157,6 +162,7 @@ def test_polyak_source_is_linear_for_small_kill() -> None:
     assert order == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.law("images", "More kill never implies more tumour (linear model)")
 @pytest.mark.parametrize("mode", ["source", "both"])
 @pytest.mark.parametrize("step", STEPS)
 def test_more_kill_never_implies_more_tumour(mode: Mode, step: Step) -> None:
@@ -164,6 +170,7 @@ def test_more_kill_never_implies_more_tumour(mode: Mode, step: Step) -> None:
     assert all(a > b for a, b in pairwise(burdens))
 
 
+@pytest.mark.law("images", "Modes condition and source agree for small kill (linear model)")
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_condition_and_source_agree(share: float) -> None:
     noise = start(5)
@@ -189,6 +196,7 @@ def test_both_comes_closer_to_the_density_than_the_condition() -> None:
     assert errors["both"] < 0.6 * errors["condition"]
 
 
+@pytest.mark.law("images", "The drift is the gradient of its potential")
 @pytest.mark.parametrize("step", STEPS)
 def test_drift_is_the_gradient_of_the_potential(step: Step) -> None:
     """σ² b is −∇U (annealed) or parallel to it voxel by voxel (polyak), against finite differences."""

@@ -42,6 +42,7 @@ def kept(schedule: str, t: Tensor) -> Tensor:
     return torch.exp(-BETA[0] * t - (BETA[1] - BETA[0]) * t**2 / 2)
 
 
+@pytest.mark.law("images", "The DDPM objective is the loss of the noise")
 @pytest.mark.law(
     "images", "The weighted loss of the denoiser is the loss of the noise in the variance-preserving process"
 )
@@ -61,6 +62,7 @@ def test_ddpm_weighs_as_the_loss_of_the_noise(schedule: str, figure: Figure) -> 
     figure("loss over its definition", mean_loss(f"ddpm_{schedule}") / defined, at_least=0.999, at_most=1.001)
 
 
+@pytest.mark.law("images", "The rectified-flow objective is the loss of the velocity")
 @pytest.mark.law("images", "The weighted loss of the denoiser is the loss of the velocity in rectified flow")
 def test_flow_weighs_as_the_loss_of_the_velocity(figure: Figure) -> None:
     t = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000

@@ -55,6 +55,7 @@ def pushed(atlas: Atlas) -> Iterator[Phantom]:
         yield random_phantom(5, phantom_anatomy(5, atlas), follow_ups=1)[0]
 
 
+@pytest.mark.law("images", "A warped anatomy is not folded")
 def test_a_warp_turns_nothing_inside_out(atlas: Atlas) -> None:
     for seed in range(3):
         warp = random_warp(np.random.default_rng(seed), atlas.tissue)

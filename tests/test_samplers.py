@@ -10,7 +10,7 @@ from torch import Tensor
 from hybridtumor.errors import InputError
 from hybridtumor.models.spectrum import spectrum
 from hybridtumor.solvers.samplers import SAMPLERS, Churn, Sampler, evaluations, heun_churn, sampler
-from hybridtumor.solvers.sampling import SIGMA_MAX, heun, noise_levels
+from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
 
 DETERMINISTIC = [name for name, each in SAMPLERS.items() if not each.stochastic]
 STOCHASTIC = [name for name, each in SAMPLERS.items() if each.stochastic]
@@ -47,6 +47,7 @@ def uneven_levels(steps: int) -> Tensor:
     return 8.0 * (0.1 / 8.0) ** (lengths / lengths[-1])
 
 
+@pytest.mark.law("images", "Samplers converge at their order")
 @pytest.mark.law("images", "Every sampler of an ODE converges to its exact map at the sampler's order")
 @pytest.mark.parametrize("ladder", [lambda steps: noise_levels(steps, 8.0, 0.1)[:-1], uneven_levels])
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -80,6 +81,7 @@ def covariance(name: str, levels: Tensor) -> Tensor:
     return drawn.T @ drawn
 
 
+@pytest.mark.law("images", "Stochastic samplers reproduce the covariance of the data")
 @pytest.mark.law("images", "The covariance that a stochastic sampler draws converges to that of the data")
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_samplers_reproduce_the_covariance(name: str, figure: Figure) -> None:
@@ -124,6 +126,7 @@ def test_multistep_is_more_exact_per_evaluation(figure: Figure) -> None:
     figure("error over that of Heun", error("dpmpp_2m", 10) / error("heun", 11), at_most=0.5)
 
 
+@pytest.mark.law("images", "DPM-Solver++ needs half the evaluations of Heun on the spectrum of the remainder")
 @pytest.mark.law(
     "images", "On the spectrum of the remainder 12 evaluations of DPM-Solver++(2M) do for 23 of Heun's method"
 )
@@ -185,11 +188,6 @@ def test_the_same_noise_gives_the_same_sample(name: str) -> None:
 
     assert torch.equal(draw(3), draw(3))
     assert torch.equal(draw(3), draw(4)) is not SAMPLERS[name].stochastic
-
-
-def test_heun_of_the_registry_is_heun() -> None:
-    start, levels = gaussian_start(7, SIGMA_MAX), noise_levels(6)
-    assert torch.equal(SAMPLERS["heun"](denoise, start, levels), heun(denoise, start, levels))
 
 
 def test_a_sample_does_not_depend_on_the_batch() -> None:

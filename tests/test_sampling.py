@@ -5,8 +5,13 @@ import torch
 from figures import Figure
 from torch import Tensor
 
+from hybridtumor.models.resolution import Box
 from hybridtumor.models.spectrum import filtered, wiener
-from hybridtumor.solvers.sampling import SIGMA_MAX, heun, noise_levels, start_noise
+from hybridtumor.solvers.place_noise import PlaceNoise
+from hybridtumor.solvers.samplers import SAMPLERS
+from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
+
+heun = SAMPLERS["heun"]
 
 
 @pytest.mark.law("images", "The sampler with the exact denoiser of a Gaussian draws its mean 0.7 and deviation 0.5")
@@ -27,7 +32,8 @@ def test_gaussian_denoiser_gives_its_mean_and_variance(steps: int, figure: Figur
 
 def test_wieners_filter_draws_fields_of_the_spectrum() -> None:
     levels = noise_levels(12)
-    start = torch.stack([start_noise(1, (32, 32, 32), 0, k, SIGMA_MAX) for k in range(4)])
+    box = Box((0, 0, 0), (32, 32, 32))
+    start = torch.stack([PlaceNoise(0, k, 1, box).start(SIGMA_MAX) for k in range(0, 8, 2)])
     drawn = heun(wiener, start, levels)
     expected = filtered(start, lambda s: (s / (s + SIGMA_MAX**2)).sqrt())
     assert float((drawn - expected).std()) < 0.1 * float(expected.std())
@@ -52,10 +58,3 @@ def test_noise_levels_fall_to_zero() -> None:
     assert levels[-1] == 0
     assert (levels.diff() < 0).all()
     assert len(levels) == 13
-
-
-def test_noise_belongs_to_seed_and_sample() -> None:
-    shape = (6, 5, 4)
-    assert torch.equal(start_noise(2, shape, 3, 1, 8.0), start_noise(2, shape, 3, 1, 8.0))
-    assert not torch.equal(start_noise(2, shape, 3, 1, 8.0), start_noise(2, shape, 3, 2, 8.0))
-    assert not torch.equal(start_noise(2, shape, 3, 1, 8.0), start_noise(2, shape, 4, 1, 8.0))

@@ -73,6 +73,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, stage: str) -> Non
     assert (tmp_path / "b_losses.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.law("images", "Accumulated gradients are those of a larger batch")
 @pytest.mark.usefixtures("double_precision")
 def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
     options = TrainingOptions(3, save_every=3, warmup=1)
