@@ -12,7 +12,8 @@ from hybridtumor.models.conditioning import TherapyState
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.solvers.training import Batch
 from hybridtumor.teacher import PhantomPair, RealCase, population_contrast
-from hybridtumor.training_pairs import PairSource, growth, to_row
+from hybridtumor.training_examples import growth
+from hybridtumor.training_pairs import PairSource, to_row
 
 
 def test_cases_and_pairs_survive_the_disk(tmp_path: Path) -> None:
