@@ -35,6 +35,8 @@ class SceneView:
         What the networks read.
     mean, scale
         μ and s, (1, 7, X, Y, Z).
+    strength
+        What s is multiplied by in the image: how strong texture is drawn.
     """
 
     scene: Scene
@@ -43,19 +45,26 @@ class SceneView:
     inputs: dict[str, Tensor]
     mean: Tensor
     scale: Tensor
+    strength: float = 1.0
 
     @classmethod
-    def of(cls, scene: Scene, weights: RefinerWeights, thresholds: ImagingThresholds) -> "SceneView":
+    def of(
+        cls, scene: Scene, weights: RefinerWeights, thresholds: ImagingThresholds, strength: float = 1.0
+    ) -> "SceneView":
         """Ask the regression."""
         inputs = {name: torch.from_numpy(np.ascontiguousarray(values))[None] for name, values in scene.inputs().items()}
         with torch.no_grad():
             mean, scale = weights.regression(inputs["baseline"], inputs["render"], inputs["fields"], inputs["vector"])
-        return cls(scene, weights, thresholds, inputs, mean, scale)
+        return cls(scene, weights, thresholds, inputs, mean, scale, strength)
 
     @property
     def support(self) -> Tensor:
         """M, (1, 1, X, Y, Z)."""
         return self.inputs["fields"][:, FIELDS.index("support"), None]
+
+    def added(self, clean: Tensor) -> Tensor:
+        """Return μ + s r, with r as strong as it is drawn, (B, 7, X, Y, Z)."""
+        return self.mean + self.strength * self.scale * clean
 
     def denoiser(self, options: GuidanceOptions) -> Denoise:
         """Return D(y, σ), steered as `options` say."""
@@ -89,7 +98,7 @@ class SceneView:
         blank = torch.zeros((len(LABELS), *healthy.shape[1:]))
         labels = DensityTemplates(blank, np.eye(len(LABELS), dtype=np.float32), self.thresholds, enhances)
         part = (slice(None), slice(None), *here)
-        known = (self.inputs["render"][part], self.support[part], self.mean[part], self.scale[part])
+        known = (self.inputs["render"][part], self.support[part], self.mean[part], self.strength * self.scale[part])
 
         def image(clean: Tensor) -> Tensor:
             render, support, mean, scale = known

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,6 +208,24 @@ def test_treatment_reaches_the_image(patient: Patient, refiner: Refiner, grown: 
     n = (patient.density.values * np.exp(-kill)).astype(np.float32)
     cured = refiner.refine(forecast(patient, (n, kill)), patient, plan, untreated=grown, samples=2, days=(60.0,))
     assert cured.visits[0].mask.any()
+
+
+def test_strength_scales_texture_and_nothing_else(
+    patient: Patient, refiner: Refiner, grown: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    sample = Refiner.sample
+
+    def kept(self: Refiner, *rest: Any) -> NDArray[np.float32]:
+        seen.append(sample(self, *rest))
+        return seen[-1]
+
+    monkeypatch.setattr(Refiner, "sample", kept)
+    for strength in (0.0, 0.5, 1.0):
+        replace(refiner, strength=strength).refine(grown, patient, samples=1, days=(60.0,))
+    none, half, full = seen
+    assert np.abs(full - none).max() > 0.1
+    assert np.allclose(half - none, (full - none) / 2, atol=1e-5)
 
 
 @pytest.mark.law("images", "Zero kill is the untreated image in every mode of the source term, bit for bit")
