@@ -247,8 +247,9 @@ def test_the_source_term_moves_the_image_towards_fewer_cells(
     killed = tuple((n * np.exp(-kill)).astype(np.float32) for n in grown.density[1:])
     treated = replace(grown, density=(grown.density[0], *killed), log_kill=(0 * kill, kill, kill))
     plan = TherapyPlan.of(Fractionation(DoseMap(np.full(SHAPE, 60, np.float32), GRID), 30, 14))
-    off = replace(refiner, guidance=GuidanceOptions("condition" if mode == "both" else "source", gamma=1e-9))
-    on = replace(refiner, guidance=GuidanceOptions(mode))
+    plain = replace(refiner, strength=1.0)
+    off = replace(plain, guidance=GuidanceOptions("condition" if mode == "both" else "source", gamma=1e-9))
+    on = replace(plain, guidance=GuidanceOptions(mode))
     lost = (grown.density[2] > 0.3) & (killed[1] < 0.05)
     pair = [r.refine(treated, patient, plan, untreated=grown, samples=2).at(120).mean["FLAIR"] for r in (off, on)]
     assert float((pair[1] - pair[0])[lost].mean()) < -0.5
