@@ -23,12 +23,6 @@ def working_factor(grid: Grid) -> int:
     return max(1, round(WORKING_SPACING / float(np.cbrt(grid.voxel_volume))))
 
 
-def working_shape(grid: Grid) -> tuple[int, int, int]:
-    """Return the shape of the working grid that covers `grid`."""
-    x, y, z = (-(-n // working_factor(grid)) for n in grid.shape)
-    return x, y, z
-
-
 def block_mean(values: NDArray[np.floating[Any]], factor: ArrayLike) -> NDArray[np.float32]:
     """Return means over blocks of the last three axes, padded with zeros at the far end.
 
