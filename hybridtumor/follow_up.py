@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,17 @@ from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.scan import LabelMap
 
 Array = NDArray[np.float32]
+
+Statistic = Literal["sample", "mean", "std"]
+"""What an image is of its ensemble: its first sample, the mean, or the standard deviation over all samples."""
+
+
+def told(statistic: Statistic, samples: int) -> str:
+    """Return in words what an image of an ensemble of that many samples is."""
+    if statistic == "sample":
+        return "the only sample" if samples == 1 else f"one of {samples} samples"
+    of = "mean of" if statistic == "mean" else "standard deviation over"
+    return f"{of} {samples} {'sample' if samples == 1 else 'samples'}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +34,7 @@ class FollowUpVisit:
     day
         Days since the baseline scan.
     images
-        Modality to one sample: what a scan could look like.
+        Modality to the first sample: what a scan could look like.
     mean, std
         Modality to mean and standard deviation over the samples; the standard deviation is 0 outside the mask and for
         one sample.

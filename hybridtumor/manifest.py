@@ -17,7 +17,9 @@ from hybridtumor.bids import is_bids_subject, subject_files
 from hybridtumor.errors import InputError
 from hybridtumor.scan import write_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: the follow-up images were means. 2: they are samples, with the means beside them."""
+
 LIBRARIES = (
     "dolfinx-solver-real", "matplotlib", "mpi4py", "nibabel", "nilearn", "numpy", "pint", "pydantic",
     "pyvista", "safetensors", "scipy", "SimpleITK", "torch", "vtk",

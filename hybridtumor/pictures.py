@@ -23,7 +23,7 @@ ISODOSES = ((0.95, "#F0E442"), (0.80, "#E69F00"), (0.50, "#D55E00"), (0.20, "#CC
 
 
 def comparison(story: Story, styles: Mapping[str, ArmStyle]) -> bytes | None:
-    """Draw the last day of every arm beside the baseline, in T1ce and FLAIR; None without images."""
+    """Draw a sample of the last day of every arm beside the baseline, in T1ce and FLAIR; None without images."""
     arms = [arm for arm in story.arms if arm.scans]
     if not arms:
         return None
@@ -44,7 +44,7 @@ def comparison(story: Story, styles: Mapping[str, ArmStyle]) -> bytes | None:
 
 
 def follow_up(story: Story, arm: ArmStory) -> bytes | None:
-    """Draw the modalities of one arm (rows) at its report days (columns), baseline first; None without images."""
+    """Draw a sample of one arm, modalities in rows, report days in columns, baseline first; None without images."""
     if not arm.scans:
         return None
     days = sorted(arm.scans)

@@ -94,7 +94,7 @@ def report(
     source = ArmSource(
         figures=figures,
         density=lambda day: forecast.at(day)[0],
-        scan=lambda modality, day: None if follow_up is None else follow_up.at(day).mean.get(modality),
+        scan=lambda modality, day: None if follow_up is None else follow_up.at(day).images.get(modality),
         spread=lambda modality, day: None if follow_up is None else follow_up.at(day).std.get(modality),
         dose=lambda: plan.active.total_dose(forecast.grid) if plan.active.courses else None,
         displacement=lambda day: (
@@ -205,7 +205,16 @@ def _text_of(arm: ArmStory, plan: TherapyPlan, style: ArmStyle) -> dict[str, Any
         "days": [f"{day:g}" for day in arm.days],
         "table": by_day(arm.figures),
         "structures": structures(arm.figures),
+        "sample": _sample(arm.figures),
     }
+
+
+def _sample(figures: Mapping[str, Any]) -> str:
+    """Say which of the generated images is drawn, as far as the figures tell."""
+    samples = (figures.get("mri") or {}).get("samples")
+    if samples is None:
+        return "A generated sample"
+    return "The only generated sample" if samples == 1 else f"One of {samples} generated samples"
 
 
 def _treated(arms: Sequence[Outcome]) -> list[Outcome]:

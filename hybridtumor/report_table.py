@@ -48,7 +48,7 @@ def by_day(figures: Figures) -> list[tuple[str, list[str]]]:
     seen = figures.get("mri") or {}
     if seen.get("days") == list(figures["days"]):
         volumes = seen["volume_mm3"]
-        table += [(f"{name}, on the images", _millilitres(volumes[label])) for label, name in LABEL_NAMES.items()]
+        table += [(f"{name}, on the mean image", _millilitres(volumes[label])) for label, name in LABEL_NAMES.items()]
     category = (figures.get("response") or {}).get("category")
     if category:
         table.append(("Response of the visible volume against day 0 (model)", [NONE, *category]))

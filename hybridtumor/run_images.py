@@ -1,17 +1,18 @@
 """The image layer over a run folder: follow-up scans of every arm and report day, written as they come."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hybridtumor.errors import InputError
-from hybridtumor.follow_up import FollowUpVisit
+from hybridtumor.follow_up import FollowUpVisit, Statistic
 from hybridtumor.patient import Patient
 from hybridtumor.refine import Refiner
 from hybridtumor.run_lock import run_lock
@@ -137,10 +138,15 @@ def _share(tell: Progress, stage: str) -> Callable[[int, int], None]:
 
 
 def _save_visit(folder: RunFolder, arm: str, visit: FollowUpVisit, patient: Patient) -> dict[str, Any]:
-    """Write the images of one day; returns their figures."""
-    for modality, values in visit.mean.items():
-        folder.save_scan(arm, modality, visit.day, Scan(values, patient.grid))
-        folder.save_scan(arm, modality, visit.day, Scan(visit.std[modality], patient.grid), spread=True)
+    """Write the images of one day; returns their figures.
+
+    A sample has the texture of a scan, a mean does not: the sample is what a reader is shown.
+    """
+    kinds: dict[Statistic, Mapping[str, NDArray[np.float32]]]
+    kinds = {"sample": visit.images, "mean": visit.mean, "std": visit.std}
+    for statistic, images in kinds.items():
+        for modality, values in images.items():
+            folder.save_scan(arm, modality, visit.day, Scan(values, patient.grid), statistic)
     folder.save_labels(arm, visit.day, visit.labels)
     voxel, inside = patient.grid.voxel_volume, visit.mask > 0
     volumes = {label: float(np.count_nonzero(visit.labels.mask(label))) * voxel for label in LABELS}

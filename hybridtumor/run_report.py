@@ -7,6 +7,7 @@ from typing import Any
 
 from hybridtumor import mesh_file, scene
 from hybridtumor.errors import InputError, ResourceError
+from hybridtumor.follow_up import Statistic
 from hybridtumor.patient import Patient
 from hybridtumor.report import compose, require_scans
 from hybridtumor.report_outcomes import outcomes, shown_in_full
@@ -84,15 +85,15 @@ def rewrite_report(run: Path | str, *, progress: Callable[[float], None] | None 
 def source(folder: RunFolder, arm: str, figures: Mapping[str, Any]) -> ArmSource:
     """Return where the images of an arm lie in a run folder."""
 
-    def image(modality: str, day: float, *, spread: bool = False) -> Image | None:
-        path = folder.scan_path(arm, modality, day, spread=spread)
+    def image(modality: str, day: float, statistic: Statistic = "sample") -> Image | None:
+        path = folder.scan_path(arm, modality, day, statistic)
         return Scan.load(path).values if path.exists() else None
 
     return ArmSource(
         figures=figures,
         density=lambda day: folder.load_field(arm, "density", day),
         scan=image,
-        spread=lambda modality, day: image(modality, day, spread=True),
+        spread=lambda modality, day: image(modality, day, "std"),
         dose=lambda: folder.load_dose(arm),
         displacement=lambda day: folder.load_displacement(arm, day),
     )

@@ -10,7 +10,9 @@
       arms/NAME/      density_dayNNN.nii.gz  log_kill_dayNNN.nii.gz  dose.nii.gz (if irradiated)  figures.json
                       damaged_dayNNN.nii.gz (if killed cells wait for clearance)
                       displacement_dayNNN.nii.gz (with mechanics)
-      arms/NAME/mri/  dayNNN_{T1w,T1ce,T2w,FLAIR}.nii.gz  …_std.nii.gz  dayNNN_seg.nii.gz  figures.json
+      arms/NAME/mri/  dayNNN_{T1w,T1ce,T2w,FLAIR}.nii.gz  one sample: what a scan could look like
+                      …_mean.nii.gz  …_std.nii.gz         mean and standard deviation over the ensemble
+                      dayNNN_seg.nii.gz  figures.json     segmentation of the mean, figures
       pictures/*.png  report.html
 
 Every file is written under a temporary name, flushed and renamed. What lies under ``arms/NAME`` depends on nothing but
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 
 from hybridtumor import plan_file
 from hybridtumor.errors import InputError
+from hybridtumor.follow_up import Statistic, told
 from hybridtumor.forecast import Forecast
 from hybridtumor.grid import Grid
 from hybridtumor.manifest import Manifest
@@ -118,9 +121,10 @@ class RunFolder:
         """Image of ``density``, ``log_kill`` or ``damaged`` of an arm on a day."""
         return self.arm_path(arm) / f"{field}_{day_label(day)}.nii.gz"
 
-    def scan_path(self, arm: str, modality: str, day: float, *, spread: bool = False) -> Path:
-        """Follow-up image of an arm on a day; `spread` for the standard deviation over the ensemble."""
-        return self.arm_path(arm) / "mri" / f"{day_label(day)}_{modality}{'_std' if spread else ''}.nii.gz"
+    def scan_path(self, arm: str, modality: str, day: float, statistic: Statistic = "sample") -> Path:
+        """Follow-up image of an arm on a day: one sample, or the mean or standard deviation over the ensemble."""
+        end = "" if statistic == "sample" else f"_{statistic}"
+        return self.arm_path(arm) / "mri" / f"{day_label(day)}_{modality}{end}.nii.gz"
 
     def labels_path(self, arm: str, day: float) -> Path:
         """Segmentation of the follow-up image of an arm on a day."""
@@ -254,17 +258,18 @@ class RunFolder:
 
     # --- image layer
 
-    def save_scan(self, arm: str, modality: str, day: float, scan: Scan, *, spread: bool = False) -> None:
-        """Write one follow-up image or its spread over the ensemble."""
-        sidecar = {"modality": modality, "day": day, "notice": SYNTHETIC_NOTICE}
-        sidecar["statistic"] = "standard deviation over the ensemble" if spread else "mean of the ensemble"
-        scan.save(self.scan_path(arm, modality, day, spread=spread), description=SYNTHETIC_NOTICE, sidecar=sidecar)
+    def save_scan(self, arm: str, modality: str, day: float, scan: Scan, statistic: Statistic = "sample") -> None:
+        """Write a follow-up image: one sample, or the mean or standard deviation over the ensemble."""
+        what = told(statistic, self.manifest.samples)
+        sidecar = {"modality": modality, "day": day, "statistic": what, "notice": SYNTHETIC_NOTICE}
+        path = self.scan_path(arm, modality, day, statistic)
+        scan.save(path, description=f"{SYNTHETIC_NOTICE}; {what}", sidecar=sidecar)
 
     def save_labels(self, arm: str, day: float, labels: LabelMap) -> None:
-        """Write the segmentation of a follow-up image."""
-        labels.save(
-            self.labels_path(arm, day), description=SYNTHETIC_NOTICE, sidecar={"day": day, "notice": SYNTHETIC_NOTICE}
-        )
+        """Write the segmentation of a day: that of the mean over the ensemble."""
+        what = told("mean", self.manifest.samples)
+        sidecar = {"day": day, "segmentation_of": what, "notice": SYNTHETIC_NOTICE}
+        labels.save(self.labels_path(arm, day), description=f"{SYNTHETIC_NOTICE}; of the {what}", sidecar=sidecar)
 
     def save_image_figures(self, arm: str, figures: dict[str, Any]) -> None:
         """Write the figures of the follow-up images of an arm."""

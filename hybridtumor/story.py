@@ -43,7 +43,7 @@ class ArmSource:
     density
         Day to tumour cell density.
     scan, spread
-        Modality and day to follow-up image and to its standard deviation over the ensemble.
+        Modality and day to follow-up image, one sample, and to the standard deviation over the ensemble.
     dose
         Total dose, Gy.
     displacement

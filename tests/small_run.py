@@ -64,7 +64,7 @@ def radiation(prescription: str, fractions: int) -> dict[str, Any]:
 
 
 class StandInRefiner:
-    """Makes images of density and seed alone: as quick as it is wrong."""
+    """Makes images of density and seed alone: as quick as it is wrong. Samples differ where the density has changed."""
 
     calls = 0
 
@@ -79,16 +79,22 @@ class StandInRefiner:
         for number, day in enumerate(forecast.days):
             StandInRefiner.calls += 1
             change = forecast.at(day)[0] - forecast.at(0)[0]
-            noise = np.random.default_rng(seed).normal(size=patient.grid.shape) * (change != 0) * 5
-            images = {
+            noise = 5 * np.random.default_rng(seed).normal(size=(samples, *patient.grid.shape)) * (change != 0)
+            ensembles = {
                 name: (scan.values + 100 * change + noise).astype(np.float32)
                 for name, scan in patient.baseline.scans.items()
             }
-            std = {name: (np.abs(noise) / samples).astype(np.float32) for name in images}
+            outside = change == 0
+            images, mean, std = {}, {}, {}
+            for name, ensemble in ensembles.items():
+                own = patient.baseline.scans[name].values
+                images[name] = ensemble[0]
+                mean[name] = np.where(outside, own, ensemble.mean(axis=0)).astype(np.float32)
+                std[name] = np.where(outside, 0, ensemble.std(axis=0)).astype(np.float32)
             codes = LABEL_CONVENTIONS["brats2021"]
             labels = LabelMap((forecast.at(day)[0] > 0.6).astype(np.uint8) * codes["enhancing"], patient.grid)
             progress(number, len(forecast.days))
-            yield FollowUpVisit(day, images, images, std, labels, (change != 0).astype(np.float32))
+            yield FollowUpVisit(day, images, mean, std, labels, (change != 0).astype(np.float32))
 
 
 def quick(patch: pytest.MonkeyPatch) -> None:

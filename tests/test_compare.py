@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import small_run
 from scipy.spatial.transform import Rotation
-from test_rundir import same_files
+from test_rundir import STATISTICS, same_files
 
 from hybridtumor import run_images
 from hybridtumor.compare import compare, describe, with_reference
@@ -46,9 +46,11 @@ def test_the_folder_holds_what_other_programs_rely_on(finished: RunFolder) -> No
     for arm in ("untreated", "stupp", "nothing"):
         for day in ("day000", "day020", "day040"):
             expected |= {f"arms/{arm}/{field}_{day}.nii.gz" for field in ("density", "log_kill")}
-            expected |= {f"arms/{arm}/mri/{day}_{name}{end}.nii.gz" for name in MODALITIES for end in ("", "_std")}
+            ends = ("", "_mean", "_std")
+            expected |= {f"arms/{arm}/mri/{day}_{name}{end}.nii.gz" for name in MODALITIES for end in ends}
             expected.add(f"arms/{arm}/mri/{day}_seg.nii.gz")
     assert expected <= names
+    assert {name for name in names if "/mri/" in name and name.endswith(".gz")} <= expected
     assert "arms/stupp/dose.nii.gz" in names
     assert not [name for name in names if ".tmp" in name or name.endswith(".lock")]
     assert {name.split("/")[0] for name in names} == {
@@ -98,6 +100,28 @@ def test_treatment_never_gives_more_tumour(finished: RunFolder) -> None:
     for day in (0.0, 20.0, 40.0):
         treated, untreated = (finished.load_field(arm, "density", day) for arm in ("stupp", "untreated"))
         assert (treated <= untreated + 1e-6).all()
+
+
+def test_the_image_is_a_sample_and_outside_the_mask_the_baseline_bit_for_bit(finished: RunFolder) -> None:
+    baseline = finished.load_patient().baseline
+    for arm, day in (("untreated", 20.0), ("stupp", 40.0)):
+        inside = finished.load_field(arm, "density", day) != finished.load_field(arm, "density", 0.0)
+        assert inside.any()
+        assert not inside.all()
+        for name in MODALITIES:
+            paths = {kind: finished.scan_path(arm, name, day, kind) for kind in STATISTICS}
+            sample, mean, std = (Scan.load(path).values for path in paths.values())
+            assert np.array_equal(sample[~inside], baseline.scans[name].values[~inside])
+            assert np.array_equal(mean[~inside], baseline.scans[name].values[~inside])
+            assert not std[~inside].any()
+            # of two samples, the mean lies one standard deviation from each
+            assert np.allclose(np.abs(sample - mean)[inside], std[inside], atol=1e-3)
+            assert std[inside].mean() > 1
+            sidecars = (
+                json.loads(Path(f"{path}".removesuffix(".nii.gz") + ".json").read_text()) for path in paths.values()
+            )
+            said = ["one of 2 samples", "mean of 2 samples", "standard deviation over 2 samples"]
+            assert [sidecar["statistic"] for sidecar in sidecars] == said
 
 
 def test_images_lie_on_the_patients_grid(finished: RunFolder) -> None:
@@ -230,7 +254,12 @@ def test_refine_needs_nothing_but_the_run(finished: RunFolder, tmp_path: Path) -
     shutil.rmtree(out / "arms" / "stupp" / "mri")
     folder = run_images.refine_run(out)
     assert same_files(folder.root / "arms", finished.root / "arms")
+    stale = out / "arms" / "stupp" / "mri" / "day020_T1w_old.nii.gz"
+    stale.touch()
     other = run_images.refine_run(out, samples=1, seed=9)
+    assert not stale.exists()
+    means = [other.scan_path("stupp", name, 20.0, kind) for name in MODALITIES for kind in STATISTICS]
+    assert all(path.exists() for path in means)
     assert other.load_summary()["arms"]["stupp"]["mri"]["seed"] == 9
     assert not same_files(other.root / "arms", finished.root / "arms")
     assert Scenario.load(other.scenario_path).refine.samples == 1

@@ -74,7 +74,7 @@ def made_up(name: str, treated: bool, level: float, base: dict[str, Any]) -> dic
     }
 
 
-def many_arms(names: Sequence[str], *, images: bool = False, without: tuple[str, ...] = ()) -> Report:
+def many_arms(names: Sequence[str], *, images: bool = False, without: tuple[str, ...] = (), samples: int = 2) -> Report:
     """The page of plans and of no treatment, of one patient, with figures that are made up: the last gives most."""
     patient = small_run.small_patient()
     forecast = forecast_of(patient)
@@ -86,6 +86,7 @@ def many_arms(names: Sequence[str], *, images: bool = False, without: tuple[str,
         plans[name] = TherapyPlan.of(course)
         figures[name] = made_up(name, True, level, base)
     for entry in figures.values():
+        entry["mri"] = {"samples": samples} if images else {}
         for key in without:
             (entry if key in entry else entry["dose"] or {}).pop(key, None)
 
@@ -139,6 +140,26 @@ def test_it_says_that_it_is_research_and_synthetic() -> None:
     assert "Every follow-up image below is synthetic" in html
     assert "The baseline scan is synthetic too" in html
     assert "Only the day-0 scan is real" in page(replace(small_run.small_patient(), synthetic=False)).html
+
+
+def test_images_are_one_sample_and_the_captions_say_so() -> None:
+    patient, seen = small_run.small_patient(), forecast_of(small_run.small_patient())
+    visits = tuple(small_run.StandInRefiner().visits(
+        seen, patient, None, untreated=None, samples=2, seed=0, progress=lambda *_: None
+    ))  # fmt: skip
+    bland = tuple(replace(visit, images=visit.mean) for visit in visits)
+    pictures = [report(patient, seen, FollowUp(patient.grid, some)).pictures for some in (visits, bland)]
+    assert pictures[0]["forecast_mri.png"] != pictures[1]["forecast_mri.png"]
+    assert "A generated sample on each report day" in page_of().html
+    assert "of each arm one generated sample" in page_of().html
+    assert "ean of the generated images" not in page_of().html
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"), [(1, "The only generated sample on"), (8, "One of 8 generated samples on")]
+)
+def test_captions_count_the_samples_of_a_run(samples: int, said: str) -> None:
+    assert said in many_arms("a", images=True, samples=samples).html
 
 
 def test_dose_is_drawn_when_there_is_one() -> None:

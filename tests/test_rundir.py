@@ -5,18 +5,22 @@ import os
 import socket
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from ball_brain import ball_dose, ball_grid
 
 from hybridtumor import plan_file
 from hybridtumor.errors import InputError
+from hybridtumor.follow_up import Statistic
 from hybridtumor.forecast import Forecast
 from hybridtumor.manifest import Manifest
 from hybridtumor.run_lock import LOCK_NAME, run_lock
 from hybridtumor.rundir import RunFolder, check_target, day_label, opened
-from hybridtumor.scan import SYNTHETIC_NOTICE, Scan
+from hybridtumor.scan import SYNTHETIC_NOTICE, LabelMap, Scan
 from hybridtumor.therapy import Chemotherapy, Fractionation, TherapyPlan
+
+STATISTICS: tuple[Statistic, ...] = ("sample", "mean", "std")
 
 
 def forecast(days: tuple[float, ...] = (0.0, 20.0)) -> Forecast:
@@ -57,19 +61,46 @@ def test_equal_arms_are_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_every_image_says_that_it_is_synthetic(tmp_path: Path) -> None:
-    import nibabel as nib
-
     folder = RunFolder(tmp_path, Manifest("x"))
     plan = TherapyPlan.of(Fractionation(ball_dose(ball_grid(), 60.0), 30, 5))
     folder.save_forecast("arm", forecast(), plan, figures())
     folder.save_plan("arm", plan)
-    folder.save_scan("arm", "FLAIR", 20.0, Scan(forecast().density[1], ball_grid()))
-    folder.save_scan("arm", "FLAIR", 20.0, Scan(forecast().density[1], ball_grid()), spread=True)
+    for statistic in STATISTICS:
+        folder.save_scan("arm", "FLAIR", 20.0, Scan(forecast().density[1], ball_grid()), statistic)
+    folder.save_labels("arm", 20.0, LabelMap(np.zeros(ball_grid().shape, np.uint8), ball_grid()))
     images = sorted(tmp_path.rglob("*.nii.gz"))
-    assert len(images) == 8
+    assert len(images) == 10
     for path in images:
         assert SYNTHETIC_NOTICE.encode() in nib.load(path).header["descrip"].tobytes()
         assert json.loads(Path(str(path).removesuffix(".nii.gz") + ".json").read_text())["notice"] == SYNTHETIC_NOTICE
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (1, {"sample": "the only sample", "mean": "mean of 1 sample", "std": "standard deviation over 1 sample"}),
+        (
+            256,
+            {
+                "sample": "one of 256 samples",
+                "mean": "mean of 256 samples",
+                "std": "standard deviation over 256 samples",
+            },
+        ),
+    ],
+)
+def test_a_follow_up_says_what_it_is_of_its_ensemble(tmp_path: Path, samples: int, words: dict[Statistic, str]) -> None:
+    folder = RunFolder(tmp_path, Manifest("x", samples=samples))
+    for statistic, text in words.items():
+        folder.save_scan("arm", "FLAIR", 20.0, Scan(forecast().density[1], ball_grid()), statistic)
+        path = folder.scan_path("arm", "FLAIR", 20.0, statistic)
+        header = nib.load(path).header["descrip"].tobytes().rstrip(b"\0").decode()
+        if statistic != "std":  # the header holds 79 characters
+            assert header == f"{SYNTHETIC_NOTICE}; {text}"
+        assert header.startswith(f"{SYNTHETIC_NOTICE}; {text[:10]}")
+        assert json.loads(Path(str(path).removesuffix(".nii.gz") + ".json").read_text())["statistic"] == text
+    names = sorted(path.name for path in tmp_path.rglob("*.nii.gz"))
+    assert names == ["day020_FLAIR.nii.gz", "day020_FLAIR_mean.nii.gz", "day020_FLAIR_std.nii.gz"]
 
 
 def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -166,7 +197,8 @@ def test_a_lock_of_another_host_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [None, "not json", "[]", '{"schema_version": 99}', '{"schema_version": 1, "surprise": 2}']
+    "content",
+    [None, "not json", "[]", '{"schema_version": 1}', '{"schema_version": 99}', '{"schema_version": 2, "surprise": 2}'],
 )
 def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path, content: str | None) -> None:
     if content is not None:
