@@ -6,7 +6,9 @@
     OUT/sub-X/sub-X_sessions.tsv                          session_id, day since the baseline scan; no dates
     OUT/sub-X/ses-day000/anat/sub-X_ses-day000[_ce-gadolinium]_{T1w,T2w,FLAIR}.nii.gz
     OUT/derivatives/hybridtumor/sub-X/ses-day000/anat/…   segmentation, tissue, structures, maps of the patient
-    OUT/derivatives/hybridtumor/sub-X/ses-day180/anat/…_desc-ARM_{T1w,T2w,FLAIR,dseg,density}.nii.gz
+    OUT/derivatives/hybridtumor/sub-X/ses-day180/anat/…_desc-ARM_{T1w,T2w,FLAIR}.nii.gz        one sample
+    OUT/derivatives/hybridtumor/sub-X/ses-day180/anat/…_desc-ARMMean_{T1w,T2w,FLAIR}.nii.gz    the mean of all samples
+    OUT/derivatives/hybridtumor/sub-X/ses-day180/anat/…_desc-ARM_{dseg,density}.nii.gz
     OUT/derivatives/hybridtumor/sub-X/dose/sub-X_desc-{plan,ARM}_dose.nii.gz
 
 Every image has a sidecar; that of an image no scanner made says so (``Notice``). The scans of a synthetic patient lie
@@ -22,11 +24,15 @@ import numpy as np
 
 from hybridtumor.bids import MAPS
 from hybridtumor.bids_dataset import Dataset, scan_name
-from hybridtumor.bids_name import BidsName, as_label
+from hybridtumor.bids_name import MAX_LABEL, BidsName, as_label
 from hybridtumor.errors import InputError
+from hybridtumor.follow_up import Statistic, told
 from hybridtumor.patient import Patient
 from hybridtumor.rundir import RunFolder, day_label
 from hybridtumor.scan import MODALITIES, SYNTHETIC_NOTICE, LabelMap, Scan
+
+MEAN = "Mean"
+"""Ends the label of what is a mean over the ensemble."""
 
 
 def export_bids(source: Path | str, out: Path | str, *, overwrite: bool = False) -> list[tuple[str, str]]:
@@ -72,11 +78,12 @@ def export_bids(source: Path | str, out: Path | str, *, overwrite: bool = False)
 
 @dataclass(frozen=True)
 class _Arm:
-    """One arm of a run, ``desc-LABEL`` in the dataset."""
+    """One arm of a run: ``desc-LABEL`` in the dataset, and another label for the means of its images."""
 
     run: RunFolder
     name: str
     label: str
+    mean_label: str
     days: tuple[float, ...]
 
     def write(self, dataset: Dataset) -> list[Path]:
@@ -97,14 +104,22 @@ class _Arm:
         paths = [
             dataset.derivative(BidsName("density", desc), day, run.load_field(self.name, "density", day), self.facts())
         ]
-        for kind in MODALITIES:
-            if (path := run.scan_path(self.name, kind, day)).exists():
-                plain = scan_name(kind)
-                name = BidsName(plain.suffix, {**plain.entities, **desc})
-                text = {"Description": f"{kind} image, mean of the ensemble", "Units": "arbitrary"}
-                paths.append(dataset.derivative(name, day, Scan.load(path).values, text | self.facts()))
+        paths += [path for kind in MODALITIES for path in self.scans(dataset, kind, day)]
         if (path := run.labels_path(self.name, day)).exists():
-            paths.append(dataset.labels(day, LabelMap.load(path), self.label, self.facts()))
+            text = {"Description": f"Segmentation of the tumour on the {told('mean', run.manifest.samples)}"}
+            paths.append(dataset.labels(day, LabelMap.load(path), self.label, text | self.facts()))
+        return paths
+
+    def scans(self, dataset: Dataset, kind: str, day: float) -> list[Path]:
+        """Write the follow-up image of a report day and the mean it belongs to, as far as they are there."""
+        paths, plain = [], scan_name(kind)
+        kinds: dict[Statistic, str] = {"sample": self.label, "mean": self.mean_label}
+        for statistic, label in kinds.items():
+            if (path := self.run.scan_path(self.name, kind, day, statistic)).exists():
+                name = BidsName(plain.suffix, {**plain.entities, "desc": label})
+                what = f"{kind} image, {told(statistic, self.run.manifest.samples)}"
+                facts = {"Description": what, "Units": "arbitrary", **self.facts()}
+                paths.append(dataset.derivative(name, day, Scan.load(path).values, facts))
         return paths
 
     def facts(self) -> dict[str, object]:
@@ -114,11 +129,16 @@ class _Arm:
 
 def _arms(run: RunFolder) -> list[_Arm]:
     """Return the arms under labels that differ from each other and from that of the patient's own plan."""
-    arms: list[_Arm] = []
+    labels: list[str] = ["plan"]
+    means: list[str] = []
     for name in run.arms():
-        label = as_label(name, otherwise="arm", taken=["plan", *(arm.label for arm in arms)])
-        arms.append(_Arm(run, name, label, tuple(float(day) for day in run.figures(name)["days"])))
-    return arms
+        labels.append(as_label(name, otherwise="arm", taken=labels))
+    for label in labels[1:]:
+        means.append(as_label(f"{label[: MAX_LABEL - len(MEAN)]}{MEAN}", otherwise=MEAN, taken=labels + means))
+    return [
+        _Arm(run, name, label, mean, tuple(float(day) for day in run.figures(name)["days"]))
+        for name, label, mean in zip(run.arms(), labels[1:], means, strict=True)
+    ]
 
 
 def _write_patient(dataset: Dataset) -> list[tuple[str, str]]:

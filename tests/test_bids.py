@@ -87,7 +87,7 @@ def sidecar(image: Path) -> dict[str, object]:
 
 def a_run(folder: Path, arms: tuple[str, ...], *, synthetic: bool = False) -> Path:
     """A finished run of which one arm is irradiated, without the time it takes to compute one."""
-    run = RunFolder(folder, Manifest("0" * 64, patient="007"))
+    run = RunFolder(folder, Manifest("0" * 64, patient="007", samples=4))
     labels = None if synthetic else tumour("brats2021")
     scans = {name: Scan(noise(n), GRID) for n, name in enumerate(MODALITIES)}
     saved(
@@ -100,7 +100,8 @@ def a_run(folder: Path, arms: tuple[str, ...], *, synthetic: bool = False) -> Pa
         run.save_plan(arm, plan)
         run.save_forecast(arm, forecast, plan, {"days": [0.0, 180.0]})
         for modality in MODALITIES:
-            run.save_scan(arm, modality, 180, Scan(noise(40 + number), GRID))
+            for statistic, seed in (("sample", 40), ("mean", 50), ("std", 60)):
+                run.save_scan(arm, modality, 180, Scan(noise(seed + number), GRID), statistic)
         for day in (0, 180):
             run.save_labels(arm, day, tumour("brats2021"))
         with run.stage(f"simulate {arm}"):
@@ -176,7 +177,7 @@ def test_one_session_is_a_patient_with_one_visit(tmp_path: Path) -> None:
 def test_every_image_says_what_it_is_and_whether_a_scanner_made_it(tmp_path: Path) -> None:
     export_bids(a_run(tmp_path / "run", ("none", "stupp")), tmp_path / "out")
     images = sorted((tmp_path / "out").rglob("*.nii.gz"))
-    assert len(images) == 4 + 2 + 2 * (2 + 4 + 2) + 1
+    assert len(images) == 4 + 2 + 2 * (2 + 4 + 4 + 2) + 1
     for path in images:
         text, description = sidecar(path), bytes(nib.load(path).header["descrip"]).decode()
         assert {"Description", "Units"} <= text.keys(), path
@@ -218,6 +219,24 @@ def test_arms_have_dose_segmentation_and_labels_of_their_own(tmp_path: Path) -> 
     stem = subject / "ses-day180" / "anat" / "sub-007_ses-day180"
     np.testing.assert_array_equal(Scan.load(f"{stem}_ce-gadolinium_desc-aB2_T1w.nii.gz").values, noise(42))
     assert "4\tenhancing" in Path(f"{stem}_desc-ab_dseg.tsv").read_text()
+
+
+def test_a_follow_up_is_a_sample_and_the_mean_says_that_it_is_one(tmp_path: Path) -> None:
+    long = "a" * (MAX_LABEL + 3)
+    export_bids(a_run(tmp_path / "run", ("none", "noneMean", long, f"{long}b")), tmp_path / "out")
+    folder = tmp_path / "out" / "derivatives" / "hybridtumor" / "sub-007" / "ses-day180" / "anat"
+    cut, ends = "a" * MAX_LABEL, f"{'a' * (MAX_LABEL - 4)}Mean"
+    labels = {"none": "noneMean2", "noneMean": "noneMeanMean", cut: ends, f"{cut[:-1]}2": f"{ends[:-1]}2"}
+    for number, (arm, mean) in enumerate(labels.items()):
+        for label, seed, text in (
+            (arm, 40, "FLAIR image, one of 4 samples"),
+            (mean, 50, "FLAIR image, mean of 4 samples"),
+        ):
+            path = folder / f"sub-007_ses-day180_desc-{label}_FLAIR.nii.gz"
+            np.testing.assert_array_equal(Scan.load(path).values, noise(seed + number))
+            assert sidecar(path)["Description"] == text
+        dseg = sidecar(folder / f"sub-007_ses-day180_desc-{arm}_dseg.nii.gz")
+        assert dseg["Description"] == "Segmentation of the tumour on the mean of 4 samples"
 
 
 def test_names_and_descriptions_are_those_of_bids(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def labels(density: np.ndarray) -> LabelMap:
 
 def make_run(root: Path) -> RunFolder:
     """A run of two arms and two days, as `hybridtumor compare` leaves it, without computing one."""
-    folder, subject = RunFolder(root, Manifest("x", patient="small")), patient()
+    folder, subject = RunFolder(root, Manifest("x", patient="small", samples=4)), patient()
     grid, density = subject.grid, subject.density.values
     subject.save(folder.patient_path)
     plans = {
@@ -81,7 +81,8 @@ def make_run(root: Path) -> RunFolder:
         folder.save_plan(arm, plan)
         folder.save_forecast(arm, forecast, plan, {"days": [0.0, 20.0], "burden_curve": curve})
         for name, scan in subject.baseline.scans.items():
-            folder.save_scan(arm, name, 20.0, Scan(scan.values + 5 * number, grid))
+            for statistic, more in (("sample", 5), ("mean", 6), ("std", 7)):
+                folder.save_scan(arm, name, 20.0, Scan(scan.values + more * number, grid), statistic)
         folder.save_labels(arm, 20.0, labels(density * (1 - 0.2 * number)))
         folder.save_image_figures(arm, {"days": [0.0, 20.0]})
         folder.manifest.stages[f"simulate {arm}"] = 1.0
@@ -169,6 +170,21 @@ def test_contours_of_a_follow_up_are_its_segmentation(exported: tuple[Path, list
         stack = Frames.of(expected.grid).stack(expected.mask(name))
         found = back.get_roi_mask_by_name(name)[: stack.shape[1], : stack.shape[2]]  # it swaps rows and columns
         assert np.array_equal(np.moveaxis(found, -1, 0), stack[:, : found.shape[0], : found.shape[1]])
+
+
+def test_a_follow_up_is_one_sample_and_says_so(exported: tuple[Path, list[Written]]) -> None:
+    baseline = patient().baseline.scans["T1w"].values
+    frames = Frames.of(GRID).stack(baseline + 5)  # in `make_run` a sample lies 5 above the baseline, a mean 6
+    files = read_folder(exported[0] / "arms/stupp/day020_T1w")
+    values = np.stack([d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept) for d in files])
+    assert np.abs(values - frames).max() < 0.01
+    for data in files:
+        assert data.DerivationDescription == f"{SYNTHETIC_NOTICE}; stupp day020 T1w, one of 4 samples"
+        assert "one of 4 samples" in data.ImageComments
+    contours = pydicom.dcmread(exported[0] / "arms/stupp/day020_structures.dcm")
+    assert "mean of 4 samples" in contours.StructureSetDescription
+    for data in datasets(exported[0] / "patient").values():
+        assert "sample" not in str(data)
 
 
 def test_nothing_tells_where_it_came_from(exported: tuple[Path, list[Written]]) -> None:

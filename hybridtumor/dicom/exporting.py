@@ -8,7 +8,8 @@
       patient/day000_seg.dcm  patient/day000_structures.dcm
       patient/plan.dcm  patient/dose.dcm                if the patient folder holds a dose
       arms/NAME/plan.dcm  arms/NAME/dose.dcm            if the arm of the run is irradiated
-      arms/NAME/day060_T1w/0001.dcm …  arms/NAME/day060_seg.dcm  arms/NAME/day060_structures.dcm
+      arms/NAME/day060_T1w/0001.dcm …                   one sample of the ensemble
+      arms/NAME/day060_seg.dcm  arms/NAME/day060_structures.dcm
 
 One patient is one study and one frame of reference, so that a viewer lays everything over everything.
 """
@@ -110,7 +111,10 @@ def _export_patient(export: FileSet, patient: Patient, day: float | None, *, wit
 
 
 def _export_arm(export: FileSet, run: RunFolder, arm: str, patient: Patient, day: float | None) -> None:
-    """Write what a run has made of an arm: dose, plan and the follow-up after day 0."""
+    """Write what a run has made of an arm: dose, plan and the follow-up after day 0.
+
+    Images are samples: what a scan could look like. The means of the ensemble stay in the run folder.
+    """
     folder, grid = export.out / "arms" / arm, patient.grid
     values = run.load_dose(arm)
     if values is not None:
@@ -121,7 +125,8 @@ def _export_arm(export: FileSet, run: RunFolder, arm: str, patient: Patient, day
             paths = {name: run.scan_path(arm, name, later) for name in MODALITIES}
             scans = {name: Scan(Scan.load(path).values, grid) for name, path in paths.items() if path.exists()}
             labels = LabelMap.load(run.labels_path(arm, later))
-            export.add_visit(folder, f"{arm} ", Visit(later, scans, labels), {}, synthetic=True)
+            samples = run.manifest.samples
+            export.add_visit(folder, f"{arm} ", Visit(later, scans, labels), {}, synthetic=True, samples=samples)
     if not _follow_up(run, arm):
         export.leave_out(f"{arm} follow-up", "the run holds no follow-up images; `hybridtumor refine` makes them")
 

@@ -112,8 +112,8 @@ def _shared(scan: Scan, name: str, series: Series, frames: Frames) -> Dataset:
     for keyword, value in KINDS[name].facts.items():
         setattr(data, keyword, value)
     data.ProtocolName = name
-    data.DerivationDescription = f"{series.notice}; {series.label}"
-    data.ImageComments = f"{series.notice}. {series.label}. {RESEARCH_USE}"
+    data.DerivationDescription = f"{series.notice}; {series.about}"
+    data.ImageComments = f"{series.notice}. {series.about}. {RESEARCH_USE}"
     data.BurnedInAnnotation = "NO"
     data.BodyPartExamined = "BRAIN"
     data.PatientPosition = "HFS"  # asked for; no reader derives geometry from it when the orientation is given

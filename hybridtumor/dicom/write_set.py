@@ -12,6 +12,7 @@ from hybridtumor.dicom.write_dose import Bits, write_dose
 from hybridtumor.dicom.write_segmentation import write_segmentation
 from hybridtumor.dicom.write_structures import write_structures
 from hybridtumor.dicom.writing import Identity, Series, fingerprint
+from hybridtumor.follow_up import told
 from hybridtumor.grid import BoolArray
 from hybridtumor.patient import Visit
 from hybridtumor.rundir import day_label
@@ -75,19 +76,30 @@ class FileSet:
     last_number: int = 0
 
     def add_visit(
-        self, folder: Path, prefix: str, visit: Visit, structures: Mapping[str, BoolArray], *, synthetic: bool
+        self,
+        folder: Path,
+        prefix: str,
+        visit: Visit,
+        structures: Mapping[str, BoolArray],
+        *,
+        synthetic: bool,
+        samples: int | None = None,
     ) -> None:
-        """Write the images of a day, its segmentation, and contours of this and of `structures`."""
+        """Write the images of a day, its segmentation, and contours of this and of `structures`.
+
+        `samples` is the size of the ensemble that images and segmentation come from; None where there is none.
+        """
         stem = f"{prefix}{day_label(visit.day)}"
-        made = {name: self._images(folder, stem, name, visit, synthetic=synthetic) for name in visit.scans}
+        image, mean = ("", "") if samples is None else (told("sample", samples), told("mean", samples))
+        made = {name: self._images(folder, stem, name, visit, image, synthetic=synthetic) for name in visit.scans}
         images = next((made[name] for name in DRAWN_ON if made.get(name)), None)
         masks = {} if visit.labels is None else {name: visit.labels.mask(name) for name in LABELS}
         drawn = {name: mask for name, mask in (masks | dict(structures)).items() if mask.any()}
         if drawn and images is None:
             self.leave_out(f"{stem} segmentation", "there is no image series to point to")
         elif drawn and images is not None:
-            self._segmentation(folder, stem, visit, images, synthetic=synthetic)
-            self._contours(folder, stem, visit, drawn, images, synthetic=synthetic)
+            self._segmentation(folder, stem, visit, images, mean, synthetic=synthetic)
+            self._contours(folder, stem, visit, drawn, images, mean, synthetic=synthetic)
 
     def add_dose(
         self, folder: Path, prefix: str, dose: DoseMap, courses: Sequence[Fractionation], *, synthetic: bool
@@ -111,25 +123,28 @@ class FileSet:
         content = {"schema_version": 1, "finished": finished, "written": [asdict(row) for row in self.rows]}
         write_bytes(self.out / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
-    def _images(self, folder: Path, stem: str, name: str, visit: Visit, *, synthetic: bool) -> list[FileDataset]:
+    def _images(
+        self, folder: Path, stem: str, name: str, visit: Visit, remark: str, *, synthetic: bool
+    ) -> list[FileDataset]:
         """Write one scan, if there is a storage class for it."""
         label, path, scan = f"{stem} {name}", folder / f"{day_label(visit.day)}_{name}", visit.scans[name]
         if name not in write_images.KINDS:
             self.leave_out(label, f"no DICOM storage class for {name} can be filled from what is known of it")
             return []
-        series = self._series(label, [fingerprint(scan.values, scan.grid)], visit.day, synthetic=synthetic)
+        content = [fingerprint(scan.values, scan.grid)]
+        series = self._series(label, content, visit.day, synthetic=synthetic, remark=remark)
         written = write_images.write_images(scan, name, series, path)
         self._add(write_images.KINDS[name].modality, series, path, len(written))
         return written
 
     def _segmentation(
-        self, folder: Path, stem: str, visit: Visit, images: Sequence[FileDataset], *, synthetic: bool
+        self, folder: Path, stem: str, visit: Visit, images: Sequence[FileDataset], remark: str, *, synthetic: bool
     ) -> None:
         if visit.labels is None or not visit.labels.mask().any():
             return
         content = [fingerprint(visit.labels.values, visit.labels.grid), str(images[0].SeriesInstanceUID)]
         content += [f"{name} {code}" for name, code in visit.labels.codes.items()]
-        series = self._series(f"{stem} segmentation", content, visit.day, synthetic=synthetic)
+        series = self._series(f"{stem} segmentation", content, visit.day, synthetic=synthetic, remark=remark)
         path = folder / f"{day_label(visit.day)}_seg.dcm"
         write_segmentation(visit.labels, images, series, path)
         self._add("SEG", series, path)
@@ -141,22 +156,23 @@ class FileSet:
         visit: Visit,
         masks: Mapping[str, BoolArray],
         images: Sequence[FileDataset],
+        remark: str,
         *,
         synthetic: bool,
     ) -> None:
         grid = next(iter(visit.scans.values())).grid
         content = [f"{name} {fingerprint(mask, grid)}" for name, mask in masks.items()]
         content += [str(images[0].SeriesInstanceUID)]
-        series = self._series(f"{stem} contours", content, visit.day, synthetic=synthetic)
+        series = self._series(f"{stem} contours", content, visit.day, synthetic=synthetic, remark=remark)
         path = folder / f"{day_label(visit.day)}_structures.dcm"
         written = write_structures(masks, grid, images, series, path)
         self.structures = written if self.structures is None else self.structures
         self._add("RTSTRUCT", series, path)
 
-    def _series(self, label: str, content: Sequence[str], day: float, *, synthetic: bool) -> Series:
+    def _series(self, label: str, content: Sequence[str], day: float, *, synthetic: bool, remark: str = "") -> Series:
         """Return the next series of the study."""
         self.last_number += 1
-        return Series(self.identity, label, self.last_number, tuple(content), day, synthetic)
+        return Series(self.identity, label, self.last_number, tuple(content), day, synthetic, remark)
 
     def _add(self, kind: str, series: Series, path: Path, files: int = 1) -> None:
         """Record what was written."""

@@ -51,7 +51,7 @@ def write_structures(
     data.OperatorsName = ""
     data.StructureSetLabel = "hybridtumor"
     data.StructureSetName = series.label[:64]
-    data.StructureSetDescription = f"{series.notice}. {series.label}. {RESEARCH_USE}"
+    data.StructureSetDescription = f"{series.notice}. {series.about}. {RESEARCH_USE}"
     data.StructureSetDate, data.StructureSetTime = date_and_time(series.day)
     data.ApprovalStatus = "UNAPPROVED"
     data.ReferencedFrameOfReferenceSequence = _frame_of_reference(images)

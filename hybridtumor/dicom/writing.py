@@ -94,6 +94,8 @@ class Series:
         Days since the baseline scan.
     synthetic
         True when no scanner or planning system made it.
+    remark
+        What else has to be known of it, such as ``one of 4 samples``.
     """
 
     identity: Identity
@@ -102,11 +104,13 @@ class Series:
     content: tuple[str, ...]
     day: float = 0.0
     synthetic: bool = True
+    remark: str = ""
 
     @property
     def uid(self) -> str:
         """SeriesInstanceUID."""
-        return make_uid("series", self.identity.study, self.label, str(self.number), str(self.day), *self.content)
+        content = (*self.content, self.remark) if self.remark else self.content
+        return make_uid("series", self.identity.study, self.label, str(self.number), str(self.day), *content)
 
     def instance_uid(self, number: int = 1) -> str:
         """SOPInstanceUID of the file of that number, from 1."""
@@ -116,6 +120,11 @@ class Series:
     def notice(self) -> str:
         """What a reader has to know before anything else."""
         return SYNTHETIC_NOTICE if self.synthetic else "written by hybridtumor; research use only"
+
+    @property
+    def about(self) -> str:
+        """The label, and the remark where there is one."""
+        return f"{self.label}, {self.remark}" if self.remark else self.label
 
     @property
     def description(self) -> str:
