@@ -1,29 +1,24 @@
-"""The refiner's weights on disk: one safetensors file and a JSON header that says what they are.
+"""The refiner's weights on disk (`hybridtumor.weights_file`).
 
-The header holds the schema version, channel names and network sizes, the population's tumour contrast, what the
-weights were trained on and the SHA-256 of the safetensors file. Nothing is unpickled, and weights that do not match
-their header are refused.
+The header holds the schema version, channel names and network sizes, the population's tumour contrast and what the
+weights were trained on.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from hybridtumor import models
-from hybridtumor.errors import ResourceError
 from hybridtumor.models.conditioning import FIELDS, VECTOR_SIZE
 from hybridtumor.models.contrast import CONTRAST_SHAPE
 from hybridtumor.models.denoiser import Denoiser, MeanAndScale, NetworkSizes
 from hybridtumor.models.resolution import WORKING_SPACING
-from hybridtumor.scan import LABELS, MODALITIES, write_bytes
+from hybridtumor.scan import LABELS, MODALITIES
+from hybridtumor.weights_file import read_weights, write_weights
 
 SCHEMA_VERSION = 2
 SHIPPED = Path(models.__path__[0]) / "weights" / "refiner.safetensors"
@@ -53,6 +48,7 @@ class RefinerWeights:
 def interface() -> dict[str, Any]:
     """Return what networks and program have to agree on."""
     return {
+        "schema_version": SCHEMA_VERSION,
         "modalities": list(MODALITIES),
         "labels": list(LABELS),
         "fields": list(FIELDS),
@@ -80,17 +76,13 @@ def save_weights(
         Data, steps and options, for the header.
     """
     tensors = {f"regression.{k}": v for k, v in regression.items()} | {f"denoiser.{k}": v for k, v in denoiser.items()}
-    payload = save({k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()})
     header = {
-        "schema_version": SCHEMA_VERSION,
         **interface(),
         "sizes": sizes.as_dict(),
         "population_contrast": np.round(population.astype(float), 4).tolist(),
         "training": training,
-        "sha256": hashlib.sha256(payload).hexdigest(),
     }
-    write_bytes(path, payload)
-    write_bytes(path.with_suffix(".json"), (json.dumps(header, indent=2, sort_keys=True) + "\n").encode())
+    write_weights(path, tensors, header)
 
 
 def load_weights(path: Path = SHIPPED) -> RefinerWeights:
@@ -101,46 +93,18 @@ def load_weights(path: Path = SHIPPED) -> RefinerWeights:
     ResourceError
         Weights or header are missing, damaged, not finite, or made for another version of the program.
     """
-    header_path = path.with_suffix(".json")
-    missing = [str(p) for p in (path, header_path) if not p.is_file()]
-    if missing:
-        raise ResourceError(
-            f"refiner weights: expected {' and '.join(missing)}, found none. Reinstall the package or train them."
-        )
-    payload = path.read_bytes()
-    try:
-        header: dict[str, Any] = json.loads(header_path.read_text())
-        sizes = NetworkSizes(**{k: tuple(v) for k, v in header["sizes"].items()})
-        population = np.array(header["population_contrast"], np.float32)
-        digest, version = header["sha256"], header["schema_version"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResourceError(
-            f"{header_path}: expected the header of refiner weights, it is damaged ({error}). Reinstall the package."
-        ) from error
-    if hashlib.sha256(payload).hexdigest() != digest:
-        raise ResourceError(
-            f"{path}: expected the SHA-256 of its header, the file is damaged or was replaced. Reinstall the package."
-        )
-    different = sorted(k for k, v in interface().items() if header.get(k) != v)
-    if version != SCHEMA_VERSION or different or population.shape != CONTRAST_SHAPE:
-        raise ResourceError(
-            f"{path}: expected weights of schema {SCHEMA_VERSION}, got {version} (differs: {different})."
-            " Train or install matching weights."
-        )
-    tensors = load(payload)
+    weights = read_weights(path, "refiner weights", interface(), _sizes_and_population)
+    sizes, population = weights.facts
     regression, denoiser = MeanAndScale(sizes.mean), Denoiser(sizes.denoiser)
-    for prefix, network in (("regression.", regression), ("denoiser.", denoiser)):
-        _fill(path, network, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    return RefinerWeights(regression.eval(), denoiser.eval(), population, header)
+    weights.fill(regression, "regression.")
+    weights.fill(denoiser, "denoiser.")
+    return RefinerWeights(regression.eval(), denoiser.eval(), population, weights.header)
 
 
-def _fill(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into a network after checking names, shapes and values."""
-    wanted = {name: tuple(p.shape) for name, p in network.named_parameters()}
-    if wanted != {name: tuple(t.shape) for name, t in tensors.items()}:
-        raise ResourceError(
-            f"{path}: expected the tensors of the network in its header, names or shapes differ. Reinstall the package."
-        )
-    if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
-        raise ResourceError(f"{path}: expected finite weights, got NaN or infinity. Reinstall the package.")
-    network.load_state_dict({name: t.float() for name, t in tensors.items()})
+def _sizes_and_population(header: dict[str, Any]) -> tuple[NetworkSizes, NDArray[np.float32]]:
+    """Return what builds the networks, and the population's contrast."""
+    sizes = NetworkSizes(**{k: tuple(v) for k, v in header["sizes"].items()})
+    population = np.array(header["population_contrast"], np.float32)
+    if population.shape != CONTRAST_SHAPE:
+        raise ValueError(f"expected a population contrast of shape {CONTRAST_SHAPE}, got {population.shape}")
+    return sizes, population
