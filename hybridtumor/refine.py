@@ -39,16 +39,18 @@ from hybridtumor.refiner_scene import DayFields, Scene, changed_box
 from hybridtumor.refiner_weights import SHIPPED, RefinerWeights, load_weights
 from hybridtumor.scan import LABELS, MODALITIES, LabelMap
 from hybridtumor.scene_view import SceneView
+from hybridtumor.solvers.distillation import ConsistencyDenoiser
 from hybridtumor.solvers.guidance import GuidanceOptions
 from hybridtumor.solvers.place_noise import PlaceNoise
-from hybridtumor.solvers.samplers import sampler
+from hybridtumor.solvers.samplers import CONSISTENCY, sampler
 from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
+from hybridtumor.students import TEACHER_STEPS, as_trained
 from hybridtumor.therapy import UNTREATED, TherapyPlan
 
 LEAST_SUPPORT = 1e-3
 """M below which nothing is written that anyone could see."""
 
-SIGMA_MIN, LEVEL_RATIO = 0.03, 40.0
+LAST_LEVEL, LEVEL_RATIO = 0.03, 40.0
 """Last positive noise level, and ρ: levels nearly even in ln σ, which DPM-Solver++ likes best."""
 
 Array = NDArray[np.float32]
@@ -66,31 +68,48 @@ class Refiner:
     thresholds
         Densities at which the tumour shows.
     steps, sampler
-        Noise levels, and the way down them: one of `hybridtumor.solvers.samplers.SAMPLERS`.
+        Noise levels, and the way down them: one of `hybridtumor.solvers.samplers.SAMPLERS`, or ``consistency`` for a
+        consistency student.
+    last_level
+        The last positive noise level, where there is more than one.
     guidance
         How therapy enters the sampler.
     strength
         How strong texture is drawn; 1 is as the regression says. It overestimates what varies between patients: 0.7 has
         the lowest CRPS on two training cases and a better spectrum on both (docs/decisions/0013).
+
+    Raises
+    ------
+    InputError
+        A consistency student is not sampled as one, or another denoiser is.
     """
 
     weights: RefinerWeights
     thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
-    steps: int = 10
+    steps: int = TEACHER_STEPS
     sampler: str = "dpmpp_2m"
+    last_level: float = LAST_LEVEL
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
     strength: float = 0.7
 
+    def __post_init__(self) -> None:
+        if (self.sampler == CONSISTENCY.name) != isinstance(self.weights.denoiser, ConsistencyDenoiser):
+            raise InputError(
+                f"refiner: expected the sampler {CONSISTENCY.name} for a consistency student and for no other denoiser,"
+                f" got {self.sampler} for a {type(self.weights.denoiser).__name__}. Leave out `sampler`."
+            )
+
     @classmethod
     def load(cls, path: Path | str | None = None) -> "Refiner":
-        """Load the weights at `path`, by default those that come with the package.
+        """Load the weights at `path`, by default those that come with the package; a student is sampled as one.
 
         Raises
         ------
         ResourceError
-            The weights are missing or damaged.
+            The weights are missing or damaged, or of a stage of training that is not known.
         """
-        return cls(load_weights(SHIPPED if path is None else Path(path)))
+        weights, options = as_trained(load_weights(SHIPPED if path is None else Path(path)))
+        return cls(weights, **options)
 
     def refine(
         self,
@@ -232,7 +251,7 @@ class Refiner:
                 change = draw_contrast(scene.contrast_error, own.seed, own.sample)
                 view = SceneView.of(scene.coloured(change), self.weights, self.thresholds, self.strength)
                 denoise = view.denoiser(self.guidance)
-                levels = noise_levels(self.steps, sigma_min=SIGMA_MIN, rho=LEVEL_RATIO)
+                levels = noise_levels(self.steps, sigma_min=self.last_level, rho=LEVEL_RATIO)
                 start = own.start(SIGMA_MAX)[None]
                 clean = way(denoise, start, levels, fresh=lambda k: own.white(k)[None], progress=note)
                 return view.added(clean) + _per_support(scene, change)

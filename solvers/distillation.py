@@ -15,10 +15,11 @@ and keeps what fixes it, f(y, σ_min) = y, by construction, around any denoiser 
 
     f(y, σ) = (1 − b) D(y; σ) + b y,    b = (σ_min/σ)²
 
-More steps: noise is put back to a lower level, and the end is estimated again.
+The one-step student draws a sample in one step of any sampler, the other by the sampler of its own
+(`hybridtumor.solvers.samplers.CONSISTENCY`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,10 +33,7 @@ from hybridtumor.models.spectrum import filtered, wiener_error
 from hybridtumor.scan import write_bytes
 from hybridtumor.solvers.losses import SUPPORT, Batch, Loss, generators, noise_like, remainder_of, weighted_mean
 from hybridtumor.solvers.samplers import sampler
-from hybridtumor.solvers.sampling import SIGMA_MAX, Denoise, Fresh, noise_levels
-
-SIGMA_MIN = 0.05
-"""Level at which a consistency student returns what it is given: the last level of sampling above 0."""
+from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, Denoise, noise_levels
 
 DISCRETISATION = 18
 """N, levels of the consistency loss."""
@@ -56,28 +54,6 @@ def bounded(estimate: Tensor, y: Tensor, sigma: Tensor) -> Tensor:
     """Return f = (1 − b) D + b y from D(y; σ), y (B, …) and σ (B,), not below σ_min."""
     share = ((SIGMA_MIN / sigma) ** 2).reshape(-1, *[1] * (y.ndim - 1))
     return estimate + share * (y - estimate)
-
-
-def consistency(denoise: Denoise, start: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
-    """Return a sample in len(`levels`) evaluations of a consistency function.
-
-    Parameters
-    ----------
-    denoise
-        f(y, σ) with y (B, …) and σ (B,).
-    start
-        (B, …) at the first level.
-    levels
-        Descending, all above σ_min; the first is that of `start`. One level is the one-step sample.
-    fresh
-        Number of a step, from 1, to white noise of unit variance of the shape of `start`. Arms that are compared share
-        it, as they share the start.
-    """
-    end = denoise(start, start.new_full((len(start),), levels[0]))
-    for i, level in enumerate(levels[1:], 1):
-        y = end + (level**2 - SIGMA_MIN**2) ** 0.5 * fresh(i)
-        end = denoise(y, y.new_full((len(y),), level))
-    return end
 
 
 def teacher_step(denoise: Denoise, y: Tensor, high: Tensor, low: Tensor) -> Tensor:

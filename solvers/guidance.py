@@ -21,7 +21,9 @@ D' = D + γ α P Jᵀ W ρ, α = ⟨ρ, Wρ⟩ / |Jᵀ W ρ|², free of scale: �
 would let dose at a distant place change the image here, so both sums run over a window around each voxel: b depends
 on what lies within three reaches of S_A. P makes `source` additive only for kills of one support. `source` pushes at
 every evaluation, so its polyak residual fades once S_A has passed n_t, and its effect grows with γ and the number of
-levels: γ = 0.2 suits twelve levels of Heun's method on a white Gaussian (4 settings tried on that toy alone).
+levels: γ = 0.2 suits twelve levels of Heun's method on a white Gaussian (4 settings tried on that toy alone). A
+sampler of few evaluations pushes several times at each (`repeats`), until the pushes of `source` add up to the kill,
+⌈1/(γ n)⌉ for n evaluations: S_A bends, and one long step along its slope would not follow.
 
 Classifier-free guidance (Ho and Salimans 2022) with a scale for the tumour and one for its therapy:
 
@@ -81,6 +83,8 @@ class GuidanceOptions:
         |J| below which an image hardly depends on density; the polyak step does not grow beyond it.
     w_tumour, w_therapy
         Scales of classifier-free guidance; 1 is none.
+    repeats
+        Pushes at each evaluation of the network, each along the slope of S_A where the one before has led to.
 
     Raises
     ------
@@ -97,12 +101,13 @@ class GuidanceOptions:
     smallest_slope: float = 0.1
     w_tumour: float = 1.0
     w_therapy: float = 1.0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         for name, value, known in (("mode", self.mode, get_args(Mode)), ("step", self.step, get_args(Step))):
             if value not in known:
                 raise InputError(f"guidance {name}: expected one of {', '.join(known)}, got {value!r}. Choose one.")
-        for name in ("gamma", "density_error", "annealing", "overshoot", "smallest_slope"):
+        for name in ("gamma", "density_error", "annealing", "overshoot", "smallest_slope", "repeats"):
             if not getattr(self, name) > 0:
                 raise InputError(f"guidance {name}: expected a positive number, got {getattr(self, name)}.")
 
@@ -180,7 +185,9 @@ def guided(conditions: Conditions, options: GuidanceOptions, sources: Sequence[S
 
     def denoise(y: Tensor, sigma: Tensor) -> Tensor:
         clean = base(y, sigma)
-        return sum((push(clean, sigma) for push in pushes), clean)
+        for _ in range(options.repeats):
+            clean = sum((push(clean, sigma) for push in pushes), clean)
+        return clean
 
     return denoise
 

@@ -1,4 +1,4 @@
-r"""Samplers of the remainder r, all from one denoiser D(y; σ) = E[r | y = r + σ ε] and called in one way.
+r"""Samplers of the remainder r, from one denoiser D(y; σ) = E[r | y = r + σ ε], all called in one way.
 
 With n̂ = (y − D(y; σ))/σ the noise that the denoiser sees, a step from σ to σ' < σ is
 
@@ -10,11 +10,14 @@ With n̂ = (y − D(y; σ))/σ the noise that the denoiser sees, a step from σ 
     dpmpp_2m      y' = (σ'/σ) y + (1 − σ'/σ) D̄,   D̄ = D + ½ (h/h₋) (D − D₋)    Lu et al., 2022, 2M; h = ln(σ/σ')
     heun_churn    noise up to σ(1 + γ), then heun                              Karras et al., Alg. 2
     ddpm          y' = D + (σ'/σ)² (y − D) + σ' √(1 − σ'²/σ²) z                 Ho et al., NeurIPS 2020, η = 1
+    consistency   y' = f + √(σ'² − σ_min²) z                                    Song et al., ICML 2023, Alg. 1
 
 D₋ and h₋ belong to the step before. The first three are one map in three variables (y' = D + σ' n̂: D and n̂ held, r and
 ε go along a straight line) and differ by rounding only; all are kept, as all three names are in use and tests hold the
 identity. In the step to σ' = 0 every sampler returns D, so a sample's finest detail is what D restores at the last
-positive level.
+positive level, and one step of any sampler is the one-step sample. The last one takes not a denoiser but a consistency
+function f(y, σ), which gives the end of the ODE through y (`hybridtumor.solvers.distillation`): an exact f errs in no
+number of steps.
 
 The data have a spectrum S (`hybridtumor.models.spectrum`) and the start is drawn from S + σ_max² and not from σ_max².
 The ODE's samplers only carry the start along and need nothing else. The stochastic ones add *white* noise, whatever
@@ -33,7 +36,7 @@ import torch
 from torch import Tensor
 
 from hybridtumor.errors import InputError
-from hybridtumor.solvers.sampling import SIGMA_MAX, Denoise, Fresh, checked_levels, heun_step
+from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, Denoise, Fresh, checked_levels, heun_step
 
 Path = Callable[[Denoise, Tensor, list[float], Fresh], Iterator[Tensor]]
 """Yields y after each step along the levels."""
@@ -46,9 +49,9 @@ class Sampler:
     Parameters
     ----------
     name
-        Key in `SAMPLERS`.
+        What `sampler` finds it by.
     order
-        Order of the global error in the step size.
+        Order of the global error in the step size; 0 where there is none.
     per_step
         Evaluations of the denoiser in a step to a positive level; one in the step to 0.
     stochastic
@@ -202,6 +205,17 @@ def _ddpm(denoise: Denoise, y: Tensor, levels: list[float], fresh: Fresh) -> Ite
         yield y
 
 
+def _consistency(function: Denoise, y: Tensor, levels: list[float], fresh: Fresh) -> Iterator[Tensor]:
+    """Go to the end, put noise back to the next level, and go to the end again."""
+    if any(0 < level <= SIGMA_MIN for level in levels):
+        raise InputError(f"sampler consistency: expected levels above {SIGMA_MIN}, got {levels}. Raise the last one.")
+    for step, (here, there) in enumerate(pairwise(levels), start=1):
+        y = _at(function, y, here)
+        if there > 0:
+            y = y + (there**2 - SIGMA_MIN**2) ** 0.5 * fresh(step)
+        yield y
+
+
 def heun_churn(churn: Churn | None = None) -> Sampler:
     """Return Heun's sampler with churn; `SAMPLERS` holds the default, and that with no churn as `heun`."""
     dose = churn or Churn()
@@ -229,7 +243,10 @@ _ALL = (
 )
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType({each.name: each for each in _ALL})
-"""Samplers by name."""
+"""Samplers of a denoiser by name."""
+
+CONSISTENCY = Sampler("consistency", 0, 1, True, _consistency)
+"""The sampler of a consistency function."""
 
 
 def sampler(name: str) -> Sampler:
@@ -240,9 +257,10 @@ def sampler(name: str) -> Sampler:
     InputError
         There is none.
     """
-    if name not in SAMPLERS:
-        raise InputError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}. Choose one of these.")
-    return SAMPLERS[name]
+    known = {**SAMPLERS, CONSISTENCY.name: CONSISTENCY}
+    if name not in known:
+        raise InputError(f"sampler: expected one of {', '.join(known)}, got {name!r}. Choose one of these.")
+    return known[name]
 
 
 def evaluations(name: str, steps: int) -> int:

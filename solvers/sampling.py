@@ -25,8 +25,11 @@ Fresh = Callable[[int], Tensor]
 SIGMA_MAX = 20.0
 """Noise level of the start: above the remainder at all wavelengths below 3 cm."""
 
+SIGMA_MIN = 0.05
+"""Last level above 0, where nothing else is said; a consistency function returns there what it is given."""
 
-def noise_levels(steps: int, sigma_max: float = SIGMA_MAX, sigma_min: float = 0.05, rho: float = 7.0) -> Tensor:
+
+def noise_levels(steps: int, sigma_max: float = SIGMA_MAX, sigma_min: float = SIGMA_MIN, rho: float = 7.0) -> Tensor:
     """Return the `steps` + 1 noise levels, descending, the last one 0.
 
     Parameters

@@ -12,12 +12,10 @@ from hybridtumor.errors import InputError
 from hybridtumor.models.conditioning import FIELDS
 from hybridtumor.models.denoiser import Denoiser
 from hybridtumor.solvers.distillation import (
-    SIGMA_MIN,
     ConsistencyDenoiser,
     PairMaker,
     Pairs,
     bounded,
-    consistency,
     consistency_loss,
     consistency_misfit,
     discretisation,
@@ -29,7 +27,7 @@ from hybridtumor.solvers.distillation import (
 from hybridtumor.solvers.losses import remainder_of
 from hybridtumor.solvers.pruning import half_width, narrower, widths_of
 from hybridtumor.solvers.samplers import SAMPLERS
-from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
+from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, noise_levels
 from hybridtumor.solvers.training import TrainingOptions, fit, new_networks, regression_loss
 
 heun = SAMPLERS["heun"]
@@ -79,7 +77,7 @@ def errors_of_a_student(levels: int, looks: tuple[int, ...]) -> list[float]:
         with torch.no_grad():
             target.factor.lerp_(student.factor, 0.1)
             if step in looks:
-                estimate = consistency(student, start, [SIGMA_MAX], lambda _: start)
+                estimate = student(start, torch.full((len(start),), SIGMA_MAX))
                 errors.append(float((estimate - exact).square().mean().sqrt()))
     return errors
 
@@ -107,20 +105,6 @@ def test_a_step_of_the_teacher_is_of_second_order() -> None:
         errors.append(float((teacher_step(gaussian_denoiser, y, high, low) - ode_factor(high, low) * y).abs()))
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert np.all(np.abs(orders - 3) < 0.25)  # locally third
-
-
-def test_samples_of_the_exact_consistency_function_have_the_variance_of_the_data() -> None:
-    def exact(y: Tensor, sigma: Tensor) -> Tensor:
-        return ode_factor(sigma, SIGMA_MIN)[:, None] * y
-
-    start = ode_start(20_000)
-
-    def fresh(step: int) -> Tensor:
-        return torch.randn(start.shape, generator=torch.Generator().manual_seed(step + 7))
-
-    for levels in ([SIGMA_MAX], [SIGMA_MAX, 1.0], [SIGMA_MAX, 2.0, 0.5, 0.2]):
-        sample = consistency(exact, start, levels, fresh)
-        assert float(sample.var()) == pytest.approx(VARIANCE + SIGMA_MIN**2, rel=0.02)
 
 
 def filled(network: nn.Module, seed: int = 0) -> None:

@@ -1,12 +1,14 @@
 """Therapy as a source term: the laws of SCIENCE §6 on a denoiser and an estimator that are exactly linear."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from figures import Figure
 from torch import Tensor
 
 from hybridtumor.errors import InputError
@@ -15,8 +17,9 @@ from hybridtumor.models.density_estimator import DensityTemplates, smoothed
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.solvers.guidance import Conditions, Denoise, GuidanceOptions, Mode, Source, Step, guided, told
-from hybridtumor.solvers.samplers import SAMPLERS
-from hybridtumor.solvers.sampling import noise_levels
+from hybridtumor.solvers.samplers import CONSISTENCY, SAMPLERS
+from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, noise_levels
+from hybridtumor.students import PUSHES
 
 heun = SAMPLERS["heun"]
 
@@ -184,6 +187,41 @@ def test_condition_and_source_agree(share: float) -> None:
     inside = (UNTREATED > 0.2)[0, 0]
     implied = [Linear()(to_image(x))[0, 0][inside] for x in (plain, sample(killed(share), "source", noise=noise))]
     assert (implied[1] < implied[0]).all()
+
+
+def consistency_function(density: Tensor) -> Denoise:
+    """The exact map of the ODE of `network(density)` to its end."""
+
+    def function(y: Tensor, sigma: Tensor) -> Tensor:
+        mean = CONTRAST * (density - UNTREATED) / SCALE
+        return mean + ((1 + SIGMA_MIN**2) / (1 + sigma[:, None, None, None, None] ** 2)) ** 0.5 * (y - mean)
+
+    return function
+
+
+@pytest.mark.law("images", "Therapy as a source term moves one and two evaluations as far as ten (linear model)")
+@pytest.mark.parametrize(("stage", "levels"), [("one-step", [SIGMA_MAX]), ("consistency", [SIGMA_MAX, 1.0])])
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_few_evaluations_of_a_student_push_as_far_as_the_teachers_ten(
+    share: float, stage: str, levels: list[float], figure: Figure
+) -> None:
+    noise = (1 + SIGMA_MAX**2) ** 0.5 / 8 * start(5)
+    options = GuidanceOptions("source")
+
+    def effect(net: Callable[[Tensor], Denoise], draw: Callable[[Denoise], Tensor], how: GuidanceOptions) -> float:
+        told_to = Conditions(net(killed(share)), net(UNTREATED))
+        return burden(draw(net(UNTREATED))) - burden(draw(guided(told_to, how, [source(killed(share))])))
+
+    def teacher(denoise: Denoise) -> Tensor:
+        return SAMPLERS["dpmpp_2m"](denoise, noise, noise_levels(10, sigma_min=0.03, rho=40.0))
+
+    def student(function: Denoise) -> Tensor:
+        return CONSISTENCY(function, noise, torch.tensor([*levels, 0.0]), fresh=lambda k: start(20 + k) / 8)
+
+    many = effect(network, teacher, options)
+    few = effect(consistency_function, student, replace(options, repeats=PUSHES[stage]))
+    figure("effect over that of ten", few / many, at_least=0.9, at_most=1.1)
+    assert effect(consistency_function, student, options) < 0.5 * many  # if each pushed but once
 
 
 def test_both_comes_closer_to_the_density_than_the_condition() -> None:

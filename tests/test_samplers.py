@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hybridtumor.errors import InputError
 from hybridtumor.models.spectrum import spectrum
-from hybridtumor.solvers.samplers import SAMPLERS, Churn, Sampler, evaluations, heun_churn, sampler
-from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
+from hybridtumor.solvers.samplers import CONSISTENCY, SAMPLERS, Churn, Sampler, evaluations, heun_churn, sampler
+from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, Denoise, noise_levels
 
 DETERMINISTIC = [name for name, each in SAMPLERS.items() if not each.stochastic]
 STOCHASTIC = [name for name, each in SAMPLERS.items() if each.stochastic]
@@ -66,7 +66,7 @@ def test_samplers_converge_at_their_order(name: str, ladder: Callable[[int], Ten
     figure(f"error of {name}, 320 steps", errors[-1], at_most=0.02 if expected == 1 else 2e-4)
 
 
-def covariance(name: str, levels: Tensor) -> Tensor:
+def covariance(name: str, levels: Tensor, function: Denoise = denoise) -> Tensor:
     """The covariance a sampler draws, exactly: it is linear in the start and in the noise of each step, so add up."""
     count, first = len(levels) - 1, float(levels[0])
     start = torch.zeros((4 * (count + 1), 4), dtype=torch.float64)
@@ -77,7 +77,7 @@ def covariance(name: str, levels: Tensor) -> Tensor:
         noise[4 * step : 4 * (step + 1)] = torch.eye(4)
         return noise
 
-    drawn = SAMPLERS[name](denoise, start, levels, fresh=fresh)
+    drawn = sampler(name)(function, start, levels, fresh=fresh)
     return drawn.T @ drawn
 
 
@@ -206,6 +206,39 @@ def test_stochastic_samplers_need_noise_of_the_right_shape(name: str) -> None:
         SAMPLERS[name](denoise, start, noise_levels(4), fresh=lambda step: white((2, 4)))
 
 
+@pytest.mark.law(
+    "images", "Samples of the exact consistency function have the covariance of the data in any number of steps"
+)
+@pytest.mark.parametrize("levels", [[20.0], [20.0, 1.0], [20.0, 2.0, 0.5, 0.2]])
+def test_the_exact_consistency_function_draws_the_covariance(levels: list[float], figure: Figure) -> None:
+    def function(y: Tensor, sigma: Tensor) -> Tensor:
+        return exact(y, float(sigma[0]), SIGMA_MIN)
+
+    found = AXES.T @ covariance("consistency", torch.tensor([*levels, 0.0]), function) @ AXES
+    scale = (VARIANCES + SIGMA_MIN**2).sqrt()
+    figure("error", (found / scale / scale[:, None] - torch.eye(4)).norm(), at_most=1e-9)
+
+
+def test_a_consistency_function_is_evaluated_once_a_step() -> None:
+    told: list[tuple[int, int]] = []
+    start = gaussian_start(3, SIGMA_MAX)
+    seen: list[float] = []
+
+    def function(y: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(float(sigma[0]))
+        return y
+
+    ladder = torch.tensor([SIGMA_MAX, 1.0, 0.0])
+    drawn = CONSISTENCY(function, start, ladder, fresh=fresh_for(start), progress=lambda a, b: told.append((a, b)))
+    torch.testing.assert_close(drawn, start + (1 - SIGMA_MIN**2) ** 0.5 * fresh_for(start)(1))
+    assert seen == [SIGMA_MAX, 1.0]
+    assert told == [(1, 2), (2, 2)]
+    with pytest.raises(InputError, match=r"levels above 0\.05"):
+        CONSISTENCY(function, start, torch.tensor([SIGMA_MAX, 0.03, 0.0]), fresh=fresh_for(start))
+    with pytest.raises(InputError, match="fresh"):
+        CONSISTENCY(function, start, ladder)
+
+
 @pytest.mark.parametrize("levels", [[1.0], [1.0, 1.0], [1.0, 2.0], [1.0, -0.1], [float("nan"), 0.0]])
 def test_levels_have_to_descend(levels: list[float]) -> None:
     with pytest.raises(InputError, match="descending"):
@@ -214,6 +247,7 @@ def test_levels_have_to_descend(levels: list[float]) -> None:
 
 def test_samplers_are_found_by_name() -> None:
     assert sampler("ddpm") is SAMPLERS["ddpm"]
+    assert sampler("consistency") is CONSISTENCY
     assert isinstance(heun_churn(Churn(amount=9.0)), Sampler)
     with pytest.raises(InputError, match="dpmpp_2m"):
         sampler("plms")
