@@ -22,7 +22,16 @@ from hybridtumor.evaluation.dose_series import DOSES, dose_series
 from hybridtumor.evaluation.estimator import measured_by
 from hybridtumor.evaluation.legend import GROUPS, MEANINGS, REGIONS
 from hybridtumor.evaluation.page import page
-from hybridtumor.evaluation.predictions import METHODS, Answers, Prediction, answers, unconditional
+from hybridtumor.evaluation.predictions import (
+    METHODS,
+    STUDENT_ROWS,
+    TEACHER_ROWS,
+    Ensemble,
+    Prediction,
+    ensemble,
+    simpler,
+    unconditional,
+)
 from hybridtumor.evaluation.problems import patient_of, phantom_case, real_case
 from hybridtumor.evaluation.run import Evaluation, bank_of
 from hybridtumor.evaluation.scoring import DATA_RANGE, Score, Scorer
@@ -34,7 +43,9 @@ from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.refine import Refiner
 from hybridtumor.refiner_scene import Scene
 from hybridtumor.solvers.place_noise import PlaceNoise
+from hybridtumor.students import as_trained
 from hybridtumor.teacher import PhantomPair, RealCase
+from hybridtumor.train_options import STUDENTS
 
 THRESHOLDS = ImagingThresholds()
 
@@ -77,9 +88,19 @@ def phantom() -> EvaluationCase:
 
 
 @pytest.fixture(scope="module")
-def scored(real: EvaluationCase) -> tuple[list[Score], Answers]:
-    nothing = lambda scene: np.zeros((7, *scene.box.extent), np.float32)  # noqa: E731
-    return Evaluation(small_refiner(), 4, student=nothing).of(real)
+def students() -> dict[str, Refiner]:
+    """Networks that have learnt nothing, sampled as students of every kind."""
+    weights = small_refiner().weights
+    found = {}
+    for stage in STUDENTS:
+        own, way = as_trained(replace(weights, header={"training": {"stage": stage}}))
+        found[stage] = Refiner(own, **({"steps": 2} | way))
+    return found
+
+
+@pytest.fixture(scope="module")
+def scored(real: EvaluationCase, students: dict[str, Refiner]) -> tuple[list[Score], Ensemble]:
+    return Evaluation(small_refiner(), 4, students=students).of(real)
 
 
 def value(scores: list[Score], method: str, region: str, figure: str) -> float:
@@ -141,31 +162,36 @@ def test_the_target_itself_scores_best_in_every_figure(real: EvaluationCase) -> 
     for score in itself:
         if score.figure != "dice to fields":
             assert score.value == pytest.approx(best.get(score.figure, 0), abs=1e-5), score
-    members = np.repeat(real.target_images[None], 4, axis=0)
-    perfect = {s.figure: s.value for s in scorer.of_ensemble(Answers((), members)) if s.region == "mask"}
+    one = Prediction("itself", real.target_images, real.target_labels)
+    members = Ensemble(TEACHER_ROWS, np.repeat(real.target_images[None], 4, axis=0), one, one)
+    perfect = {s.figure: s.value for s in scorer.of_ensemble(members) if s.region == "mask"}
     assert perfect["crps"] == pytest.approx(0, abs=1e-6)
     assert perfect["spread/skill"] == np.inf
 
 
 def test_every_answer_gets_every_figure_and_only_the_mask_is_written(
-    real: EvaluationCase, scored: tuple[list[Score], Answers]
+    real: EvaluationCase, scored: tuple[list[Score], Ensemble]
 ) -> None:
     scores, found = scored
-    methods = [answer.method for answer in found.predictions]
-    assert methods == list(METHODS)
-    student = found.predictions[methods.index("one-step student")]
-    assert np.array_equal(student.images, real.scene.drawn.images)  # one that adds nothing
-    for method in methods:
+    forecasts = [rows.ensemble for rows in (TEACHER_ROWS, *STUDENT_ROWS.values())]
+    assert {s.method for s in scores} == set(METHODS)
+    assert np.array_equal(found.sample.images, found.images[0])
+    for method in set(METHODS) - set(forecasts):
         for region in ("mask", "tumour", "brain"):
             assert np.isfinite(value(scores, method, region, "ssim"))
         for figure in ("ms-ssim", "spectrum", "haar energy", "haar kurtosis", "patches"):
             assert np.isfinite(value(scores, method, "tumour", figure))
         assert value(scores, method, "whole", "dice") >= 0
-    assert value(scores, "ensemble", "outside", "change outside the mask") == 0
     assert value(scores, "persistence", "mask", "mae") == value(scores, "warped baseline", "mask", "mae")
     best = min(value(scores, m, "mask", "mae") for m in ("render", "smooth render"))
-    ratio = value(scores, "ensemble", "mask", "crps") / best
-    assert value(scores, "ensemble", "mask", "crps over render's mae") == pytest.approx(ratio)
+    for rows in (TEACHER_ROWS, *STUDENT_ROWS.values()):
+        assert value(scores, rows.ensemble, "outside", "change outside the mask") == 0
+        ratio = value(scores, rows.ensemble, "mask", "crps") / best
+        assert value(scores, rows.ensemble, "mask", "crps over render's mae") == pytest.approx(ratio)
+        assert value(scores, rows.sample, "mask", "spectrum over render's") > 0
+        assert value(scores, rows.sample, "cost", "seconds") > 0
+    crps = [value(scores, forecast, "mask", "crps") for forecast in forecasts]
+    assert len(set(crps)) == 3  # the half-width student is the teacher here: same networks, same noise
     known = {(s.region, s.figure) for s in scores if not s.figure.startswith("rank ") or s.figure in MEANINGS}
     for region, figure in known:
         assert region in REGIONS
@@ -188,11 +214,14 @@ def test_members_are_pairs_as_shipped_or_independent(real: EvaluationCase, monke
         return np.stack([own.white(0).numpy() for own in noise])
 
     monkeypatch.setattr(Refiner, "sample", noted)
-    pairs, alone = (answers(real, small_refiner(), samples=4, antithetic=paired) for paired in (True, False))
-    assert drawn == [[0], [0, 1, 2, 3], [0], [0, 2, 4, 6]]
-    mean = pairs.ensemble[:2].mean(axis=0)
+    simpler(real, small_refiner())
+    pairs, alone = (
+        ensemble(real.scene, small_refiner(), TEACHER_ROWS, samples=4, antithetic=paired) for paired in (True, False)
+    )
+    assert drawn == [[0], [0, 1, 2, 3], [0, 2, 4, 6]]
+    mean = pairs.images[:2].mean(axis=0)
     assert np.allclose(mean, real.scene.drawn.images, atol=1e-5)
-    assert not np.allclose(alone.ensemble[:2].mean(axis=0), mean, atol=0.1)
+    assert not np.allclose(alone.images[:2].mean(axis=0), mean, atol=0.1)
     nominal = [
         value(list(Scorer(real, THRESHOLDS).of_ensemble(a)), "ensemble", "mask", "nominal coverage 90%")
         for a in (pairs, alone)
@@ -272,7 +301,7 @@ def test_the_table_never_merges_kinds_and_averages_patients() -> None:
     assert "2.000" not in phantom_part.split("What the rows are")[0].replace("12.000", "")
 
 
-def test_the_command_writes_table_page_and_a_blind_sheet(tmp_path: Path) -> None:
+def test_the_command_writes_table_page_and_a_blind_sheet(tmp_path: Path, students: dict[str, Refiner]) -> None:
     baseline = small_baseline()
     problems = [
         ("onset", lambda: real_case("onset", baseline, POPULATION, THRESHOLDS)),
@@ -281,7 +310,7 @@ def test_the_command_writes_table_page_and_a_blind_sheet(tmp_path: Path) -> None
     ]
     about = {"seed": 0, "notes": []}
     bank = bank_of([_training_case()])
-    evaluation = Evaluation(small_refiner(), 4, bank=bank)
+    evaluation = Evaluation(small_refiner(), 4, students={"consistency": students["consistency"]}, bank=bank)
     entries, scores = running.run(problems, evaluation, about, tmp_path, sheet_wanted=True)
     names = ["contact_sheet.png", "contact_sheet_key.json", "evaluation.csv", "evaluation.html", "evaluation.json"]
     assert {p.name for p in tmp_path.iterdir()} == {*names, "evaluation_cases.csv"}
@@ -291,6 +320,10 @@ def test_the_command_writes_table_page_and_a_blind_sheet(tmp_path: Path) -> None
     assert "Left out: case still" in html
     assert "<script" not in html
     assert "http" not in html
+    assert METHODS["consistency ensemble"] in html
+    assert "one-step" not in html  # rows that are not there are not explained
+    shown = {(e.method, e.figure) for e in entries if e.kind == "real" and e.region == "mask"}
+    assert {("consistency student", "psnr"), ("consistency mean", "psnr"), ("consistency ensemble", "crps")} <= shown
     key = json.loads((tmp_path / "contact_sheet_key.json").read_text())
     assert len(key) == 2 * contact_sheet.SECTIONS
     origins = [tile["origin"] for tile in key.values()]
@@ -321,9 +354,9 @@ def _training_case() -> RealCase:
 
 
 def test_the_sheet_shows_the_tumour_and_orders_by_seed(
-    real: EvaluationCase, scored: tuple[list[Score], Answers]
+    real: EvaluationCase, scored: tuple[list[Score], Ensemble]
 ) -> None:
-    tiles = contact_sheet.tiles_of(real, scored[1], np.random.default_rng(0))
+    tiles = contact_sheet.tiles_of(real, scored[1].images, np.random.default_rng(0))
     assert [tile.origin for tile in tiles].count("real") == contact_sheet.SECTIONS // 2
     assert all(len(tile.images) == 4 for tile in tiles)
     first, same, other = (contact_sheet.contact_sheet(tiles, seed)[1] for seed in (0, 0, 1))
@@ -371,7 +404,21 @@ def test_wrong_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "test" / "patients" / "a").mkdir(parents=True)
     with pytest.raises(InputError, match="cases b among"):
         running.evaluate(EvaluateOptions(data=tmp_path, cases=("a", "b"), out=tmp_path))
+    with pytest.raises(InputError, match="got the stage diffusion"):
+        running.evaluate(EvaluateOptions(students=(tmp_path / "student.safetensors",), out=tmp_path))
     assert small_patient().tissue is not None
+
+
+def test_students_are_told_by_their_headers(students: dict[str, Refiner], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running.Refiner, "load", lambda path: students[path.stem])
+    found = running._students((Path("half-width"), Path("one-step")))
+    assert list(found) == ["half-width", "one-step"]
+    told = running._about(Evaluation(small_refiner(), 4, students=found), "test")
+    assert {"half-width student", "one-step student"} <= told.keys()
+    assert not any("student" in note for note in told["notes"])
+    assert "--student" in " ".join(running._about(Evaluation(small_refiner(), 4), "test")["notes"])
+    with pytest.raises(InputError, match="got the stage one-step again"):
+        running._students((Path("one-step"),) * 2)
 
 
 def test_the_density_net_measures_as_it_is_called(real: EvaluationCase) -> None:

@@ -29,6 +29,10 @@ class EvaluateOptions:
     weights: Annotated[Path | None, Parameter(help="Weights of the image layer; those of the package by default.")] = (
         None
     )
+    students: Annotated[
+        tuple[Path, ...],
+        Parameter(name="--student", help="Weights of a student, evaluated beside them; repeatable.", negative=""),
+    ] = ()
     cache: Annotated[
         Path | None, Parameter(help="Folder of prepared training cases: to look whether they were learnt by heart.")
     ] = None

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hybridtumor.evaluation.cases import EvaluationCase
-from hybridtumor.evaluation.predictions import Answers
 from hybridtumor.plots_frame import png
 from hybridtumor.scan import MODALITIES
 from hybridtumor.slices import Section, centre_of_mass
@@ -38,21 +37,23 @@ class Tile:
     windows: Sequence[tuple[float, float]]
 
 
-def tiles_of(case: EvaluationCase, answers: Answers, rng: np.random.Generator) -> list[Tile]:
+def tiles_of(case: EvaluationCase, members: Image, rng: np.random.Generator) -> list[Tile]:
     """Return the crops of a case, half of them real or, of a phantom, of the simulated scanner.
 
     Parameters
     ----------
+    members
+        (K, 4, x, y, z) generated images, which are taken in turn.
     rng
-        Decides which sections are generated; generated ones take the members of the ensemble in turn.
+        Decides which sections are generated.
     """
     origins = rng.permutation(np.arange(SECTIONS) % 2 == 0)
     offsets = SPACING * (np.arange(SECTIONS) - (SECTIONS - 1) / 2)
     windows = [_window(case.warped[m][case.head]) for m in case.present]
-    first = int(rng.integers(len(answers.ensemble)))
+    first = int(rng.integers(len(members)))
     tiles: list[Tile] = []
     for number, (offset, real) in enumerate(zip(offsets, origins, strict=True)):
-        source = case.target_images if real else answers.ensemble[(first + number) % len(answers.ensemble)]
+        source = case.target_images if real else members[(first + number) % len(members)]
         section = _section(case, float(offset))
         images = [
             section.of(_whole(case, np.where(case.head, source[m], low), low))

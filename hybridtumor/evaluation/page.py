@@ -44,7 +44,7 @@ def page(entries: list[Entry], scores: list[Score], about: Mapping[str, Any]) ->
         _template().render(
             sections=sections,
             meanings=[m for m in MEANINGS.values() if m.says],
-            methods=METHODS,
+            methods={method: says for method, says in METHODS.items() if method in {s.method for s in scores}},
             notes=list(about.get("notes", ())),
             facts=[(key, str(value)) for key, value in about.items() if key != "notes"],
             version=hybridtumor.__version__,

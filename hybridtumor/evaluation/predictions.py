@@ -1,4 +1,4 @@
-"""Predictions: every answer to a case, from doing nothing to an ensemble of the diffusion.
+"""Predictions: every answer to a case, from doing nothing to ensembles of the diffusion and of its students.
 
 A model that is not compared with the render and with the unchanged scan is not evaluated.
 """
@@ -15,10 +15,23 @@ from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS
 from hybridtumor.refine import Refiner
 from hybridtumor.refiner_scene import Scene
 from hybridtumor.solvers.place_noise import PlaceNoise
+from hybridtumor.train_options import STUDENTS
 
 Array = NDArray[np.float32]
-OneStep = Callable[[Scene], Array]
-"""A student: scene → what to add to the render, (7, X, Y, Z) on the working grid."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of one refiner are called: one sample, the mean of the ensemble, the ensemble as a forecast."""
+
+    sample: str
+    mean: str
+    ensemble: str
+
+
+TEACHER_ROWS = Rows("one sample", "mean", "ensemble")
+STUDENT_ROWS = {stage: Rows(f"{stage} student", f"{stage} mean", f"{stage} ensemble") for stage in STUDENTS}
+"""Rows of the refiner, and of its students by their stage of training."""
 
 METHODS = {
     "persistence": "the baseline scan: nothing happens",
@@ -28,9 +41,16 @@ METHODS = {
     "render, own contrast": "the render with the contrast measured on the target: an oracle, no forecast knows it",
     "unconditional": "one sample with all fields dropped but the support; the networks still see the render",
     "regression mean": "render plus the regression's mean, no diffusion",
-    "one-step student": "one evaluation of the student network",
     "one sample": "the first of the ensemble",
     "mean": "mean of the ensemble",
+    "ensemble": "all of the ensemble, as a forecast",
+    "one-step student": "the first of its ensemble, in one evaluation of the network",
+    "consistency student": "the first of its ensemble, in two evaluations of the network",
+    "half-width student": "the first of its ensemble, sampled as the teacher by a network of half the width",
+} | {
+    row: f"{says} of the {stage} student"
+    for stage, rows in STUDENT_ROWS.items()
+    for row, says in ((rows.mean, "mean of the ensemble"), (rows.ensemble, "all of the ensemble"))
 }
 """What the rows of the table are."""
 
@@ -46,34 +66,54 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """Every answer to one case, and the ensemble (K, 4, x, y, z): antithetic pairs 2k, 2k + 1, or independent."""
-
-    predictions: tuple[Prediction, ...]
-    ensemble: Array
-    antithetic: bool = True
-
-
-def answers(
-    case: EvaluationCase,
-    refiner: Refiner,
-    *,
-    samples: int = 8,
-    seed: int = 0,
-    student: OneStep | None = None,
-    antithetic: bool = True,
-) -> Answers:
-    """Answer a case in every way there is.
+class Ensemble:
+    """What one refiner draws of a case.
 
     Parameters
     ----------
+    rows
+        What its rows are called.
+    images
+        (K, 4, x, y, z): antithetic pairs 2k, 2k + 1, or independent members.
+    sample, mean
+        Its first member, and the mean of all, as answers.
+    antithetic
+        Whether the members come in pairs.
+    """
+
+    rows: Rows
+    images: Array
+    sample: Prediction
+    mean: Prediction
+    antithetic: bool = True
+
+
+def ensemble(
+    scene: Scene, refiner: Refiner, rows: Rows, *, samples: int = 8, seed: int = 0, antithetic: bool = True
+) -> Ensemble:
+    """Draw an ensemble.
+
+    Parameters
+    ----------
+    scene
+        What the networks are told.
+    refiner, rows
+        The teacher's or a student's, and what its rows are called.
     samples, seed
         Size of the ensemble, and seed of its noise.
-    student
-        The one-step student, when there are weights of one.
     antithetic
         Whether members come in pairs of opposite noise, as `Refiner.refine` draws them, or are independent.
     """
+    began = perf_counter()
+    images, labels = scene.compose(_sampled(refiner, scene, samples, seed, antithetic=antithetic))
+    seconds = perf_counter() - began
+    one = Prediction(rows.sample, images[0], labels[0], seconds / samples)
+    mean = Prediction(rows.mean, images.mean(axis=0), labels.mean(axis=0), seconds)
+    return Ensemble(rows, images, one, mean, antithetic)
+
+
+def simpler(case: EvaluationCase, refiner: Refiner, seed: int = 0) -> list[Prediction]:
+    """Answer a case in every way but by an ensemble; `seed` is that of the unconditional sample."""
     scene, drawn = case.scene, case.scene.drawn
     ready = [] if case.persistence is None else [Prediction("persistence", case.persistence, scene.labels)]
     ready += [
@@ -85,14 +125,7 @@ def answers(
         ready.append(Prediction("render, own contrast", case.oracle, drawn.labels))
     ready.append(_timed("unconditional", scene, lambda: _sampled(refiner, unconditional(scene), 1, seed)))
     ready.append(_timed("regression mean", scene, lambda: refiner.regression_mean(scene)[None]))
-    if student is not None:
-        ready.append(_timed("one-step student", scene, lambda: student(scene)[None]))
-    began = perf_counter()
-    images, labels = scene.compose(_sampled(refiner, scene, samples, seed, antithetic=antithetic))
-    seconds = perf_counter() - began
-    ready.append(Prediction("one sample", images[0], labels[0], seconds / samples))
-    ready.append(Prediction("mean", images.mean(axis=0), labels.mean(axis=0), seconds))
-    return Answers(tuple(ready), images, antithetic)
+    return ready
 
 
 def unconditional(scene: Scene) -> Scene:

@@ -1,7 +1,8 @@
 """One case through the whole evaluation: answers, scores, dose series, memorisation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from hybridtumor.errors import InputError
 from hybridtumor.evaluation.cases import INSIDE, EvaluationCase
 from hybridtumor.evaluation.dose_series import EstimatorOf, dose_series
 from hybridtumor.evaluation.memorisation import memorisation, places, training_bank
-from hybridtumor.evaluation.predictions import Answers, OneStep, answers
+from hybridtumor.evaluation.predictions import STUDENT_ROWS, TEACHER_ROWS, Ensemble, Prediction, Rows, ensemble, simpler
 from hybridtumor.evaluation.scoring import Score, Scorer
 from hybridtumor.refine import Refiner
 from hybridtumor.scan import MODALITIES
@@ -31,24 +32,24 @@ class Evaluation:
     refiner
         The image layer.
     samples, seed
-        Size of the ensemble, an even number of at least 4 (pairs are antithetic); seed of its noise.
+        Size of an ensemble, an even number of at least 4 (pairs are antithetic); seed of its noise.
     estimator_of
         Makes S_B, which measures the density that images imply; None: those figures are left out.
-    student
-        The one-step student, or None.
+    students
+        Stage of training to refiner: students that answer every case too.
     bank
         Training crops (`bank_of`), or None: memorisation is left out.
     doses
         Whether to make dose series; they need S_B.
     antithetic
-        Whether the members of the ensemble come in pairs of opposite noise; see `answers`.
+        Whether the members of an ensemble come in pairs of opposite noise; see `ensemble`.
     """
 
     refiner: Refiner
     samples: int = 8
     seed: int = 0
     estimator_of: EstimatorOf | None = None
-    student: OneStep | None = None
+    students: Mapping[str, Refiner] = field(default_factory=dict)
     bank: Bank | None = field(default=None, repr=False)
     doses: bool = True
     antithetic: bool = True
@@ -59,32 +60,37 @@ class Evaluation:
                 f"evaluate: expected an even number of at least 4 samples, got {self.samples}: they come in pairs."
             )
 
-    def of(self, case: EvaluationCase) -> tuple[list[Score], Answers]:
-        """Return every score of a case, and the answers it was scored on."""
-        found = answers(
-            case,
-            self.refiner,
-            samples=self.samples,
-            seed=self.seed,
-            student=self.student,
-            antithetic=self.antithetic,
-        )
+    @property
+    def generators(self) -> list[tuple[Rows, Refiner]]:
+        """The teacher and then its students, each with its rows."""
+        return [(TEACHER_ROWS, self.refiner), *((STUDENT_ROWS[stage], own) for stage, own in self.students.items())]
+
+    def of(self, case: EvaluationCase) -> tuple[list[Score], Ensemble]:
+        """Return every score of a case, and the teacher's ensemble."""
+        found, teacher = simpler(case, self.refiner, self.seed), self._drawn(case, TEACHER_ROWS, self.refiner)
+        students = (self._drawn(case, rows, own) for rows, own in self.generators[1:])
         flags = case.scene.condition.available
         estimator = None if self.estimator_of is None else self.estimator_of(case.healthy, flags)
-        scores = Scorer(case, self.refiner.thresholds, estimator).scores(found)
-        return scores + self._response(case) + self._memory(case, found), found
+        scores = Scorer(case, self.refiner.thresholds, estimator).scores(found, chain([teacher], students))
+        return scores + self._response(case) + self._memory(case, [*found, teacher.sample]), teacher
+
+    def _drawn(self, case: EvaluationCase, rows: Rows, refiner: Refiner) -> Ensemble:
+        return ensemble(case.scene, refiner, rows, samples=self.samples, seed=self.seed, antithetic=self.antithetic)
 
     def _response(self, case: EvaluationCase) -> list[Score]:
+        """Return how the images of every generator follow the dose."""
         if not self.doses or self.estimator_of is None:
             return []
-        series = dose_series(case.baseline, self.refiner, self.estimator_of, self.seed)
-        figures = {} if series is None else vars(series)
-        return [
-            Score(case.kind, case.patient, case.name, "one sample", "dose series", figure, value)
-            for figure, value in figures.items()
-        ]
+        scores = []
+        for rows, refiner in self.generators:
+            series = dose_series(case.baseline, refiner, self.estimator_of, self.seed)
+            scores += [
+                Score(case.kind, case.patient, case.name, rows.sample, "dose series", figure, value)
+                for figure, value in ({} if series is None else vars(series)).items()
+            ]
+        return scores
 
-    def _memory(self, case: EvaluationCase, found: Answers) -> list[Score]:
+    def _memory(self, case: EvaluationCase, found: Iterable[Prediction]) -> list[Score]:
         """Return how near training crops are to the crops of render and sample; all modalities have to be there."""
         if self.bank is None or len(case.present) < len(MODALITIES):
             return []
@@ -92,7 +98,7 @@ class Evaluation:
         mask = tumour if tumour.any() else case.scene.drawn.support > INSIDE
         centres = places(mask, CROPS, self.seed)
         scores = []
-        for answer in found.predictions:
+        for answer in found:
             if answer.method in ("render", "smooth render", "one sample"):
                 seen = memorisation(answer.images, case.target_images, centres, self.bank)
                 figures = {"nearest training crop": seen.generated, "memorisation": seen.ratio}

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from hybridtumor.evaluation.scoring import Score
 from hybridtumor.evaluation.table import Entry, counts, gather, save
 from hybridtumor.refine import Refiner
 from hybridtumor.scan import write_bytes
+from hybridtumor.students import TEACHER, stage_of
+from hybridtumor.train_options import STUDENTS
 
 Problem = tuple[str, Callable[[], EvaluationCase]]
 """Name of a case, and what makes it: a case fills some hundred megabytes, so there is one at a time."""
@@ -35,6 +37,7 @@ def evaluate(options: EvaluateOptions) -> None:
         options.samples,
         options.seed,
         _estimator_of(options.estimator),
+        _students(options.students),
         bank=_bank(options.cache),
         antithetic=not options.independent,
     )
@@ -77,10 +80,10 @@ def run(
         except InputError as error:
             about["notes"].append(f"Left out: {error}")
             continue
-        found, answers = evaluation.of(case)
+        found, drawn = evaluation.of(case)
         scores += found
         if sheet_wanted:
-            tiles += sheet.tiles_of(case, answers, rng)
+            tiles += sheet.tiles_of(case, drawn.images, rng)
         entries = gather(scores, seed=evaluation.seed)
         save(out, entries, scores, about, page(entries, scores, about))
         terminal.say(f"{name}: done")
@@ -93,6 +96,21 @@ def run(
         write_bytes(out / "contact_sheet_key.json", (json.dumps(key, indent=1) + "\n").encode())
     tell("evaluate", 1.0)
     return entries, scores
+
+
+def _students(paths: Sequence[Path]) -> dict[str, Refiner]:
+    """Return the students by their stages of training."""
+    found: dict[str, Refiner] = {}
+    for path in paths:
+        refiner = Refiner.load(path)
+        stage = stage_of(refiner.weights)
+        if stage == TEACHER or stage in found:
+            raise InputError(
+                f"{path}: expected one of the students {', '.join(STUDENTS)}, each once, got the stage {stage}"
+                f"{' again' if stage in found else ''}. Leave it out."
+            )
+        found[stage] = refiner
+    return found
 
 
 def _real(data: Path | None, split: str, refiner: Refiner, wanted: set[str]) -> Iterator[Problem]:
@@ -157,7 +175,6 @@ def _estimator_of(path: Path | None) -> EstimatorOf | None:
 def _about(evaluation: Evaluation, split: str) -> dict[str, Any]:
     """Return what else a reader has to know."""
     refiner = evaluation.refiner
-    header = refiner.weights.header
     pairs = (
         "Samples 2k and 2k + 1 share their noise with opposite sign: CRPS, spread/skill, coverage and ranks are those"
         " for antithetic pairs."
@@ -176,16 +193,21 @@ def _about(evaluation: Evaluation, split: str) -> dict[str, Any]:
         notes.append("No weights that read density off images: density and dose response are left out.")
     if evaluation.bank is None:
         notes.append("No prepared training cases: memorisation is left out.")
-    if evaluation.student is None:
-        notes.append("No one-step student: it has no row.")
+    if not evaluation.students:
+        notes.append("No student of the diffusion (--student): they have no rows.")
     return {
-        "weights": str(header.get("sha256", "not from a file"))[:12],
+        "weights": _digest(refiner),
+        **{f"{stage} student": _digest(own) for stage, own in evaluation.students.items()},
         "samples": evaluation.samples,
         "seed": evaluation.seed,
         "steps": refiner.steps,
         "split": split,
         "notes": notes,
     }
+
+
+def _digest(refiner: Refiner) -> str:
+    return str(refiner.weights.header.get("sha256", "not from a file"))[:12]
 
 
 def _print(entries: list[Entry], scores: list[Score]) -> None:

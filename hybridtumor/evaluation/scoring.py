@@ -5,7 +5,7 @@ and figures are means over the modalities at hand. Whole-brain figures count the
 answer equals the target.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hybridtumor.evaluation import ensemble as spread
 from hybridtumor.evaluation.cases import EvaluationCase, Region, hard_labels
-from hybridtumor.evaluation.predictions import Answers, Prediction
+from hybridtumor.evaluation.predictions import Ensemble, Prediction, Rows
 from hybridtumor.evaluation.response import DensityEstimator, density_agreement, volume_error
 from hybridtumor.evaluation.similarity import Scale, mae, ms_ssim_of, scales_of, similarity_scales, ssim_of
 from hybridtumor.evaluation.texture import haar_distance, sliced_wasserstein, spectrum_distance
@@ -61,11 +61,14 @@ class Scorer:
     thresholds: ImagingThresholds
     estimator: DensityEstimator | None = None
 
-    def scores(self, answers: Answers) -> list[Score]:
-        """Return every score of all answers to the case."""
-        found = [score for answer in answers.predictions for score in self.of(answer)]
-        found += self.of_ensemble(answers)
-        return found + list(self._against_render(found))
+    def scores(self, answers: Iterable[Prediction], ensembles: Iterable[Ensemble]) -> list[Score]:
+        """Return every score of all answers to the case and of all ensembles, of which one is looked at at a time."""
+        found = [score for answer in answers for score in self.of(answer)]
+        rows = []
+        for drawn in ensembles:
+            found += [*self.of(drawn.sample), *self.of(drawn.mean), *self.of_ensemble(drawn)]
+            rows.append(drawn.rows)
+        return found + [score for own in rows for score in self._against_render(found, own)]
 
     def of(self, answer: Prediction) -> Iterator[Score]:
         """Yield the scores of one answer."""
@@ -90,14 +93,15 @@ class Scorer:
         if answer.seconds:
             yield from self._named(answer.method, "cost", {"seconds": answer.seconds})
 
-    def of_ensemble(self, answers: Answers) -> Iterator[Score]:
-        """Yield the scores of the ensemble as a forecast."""
-        members, case, pairs = answers.ensemble[:, self.case.present], self.case, answers.antithetic
+    def of_ensemble(self, drawn: Ensemble) -> Iterator[Score]:
+        """Yield the scores of an ensemble as a forecast."""
+        members, case, pairs = drawn.images[:, self.case.present], self.case, drawn.antithetic
+        method = drawn.rows.ensemble
         target = case.target_images[case.present]
         for name, region in case.regions().items():
             x, y = members[..., region.mask], target[:, region.mask]
             yield from self._named(
-                "ensemble", name, {"crps": float(spread.crps(x, y, antithetic=pairs).mean()) * region.share}
+                method, name, {"crps": float(spread.crps(x, y, antithetic=pairs).mean()) * region.share}
             )
             if name == "brain":
                 continue
@@ -109,10 +113,10 @@ class Scorer:
             ranks = spread.rank_histogram(x, y, antithetic=pairs)
             figures["rank unevenness"] = spread.unevenness(ranks)
             figures |= {f"rank {index}": float(share) for index, share in enumerate(ranks)}
-            yield from self._named("ensemble", name, figures)
+            yield from self._named(method, name, figures)
         outside = case.scene.drawn.support == 0
-        moved = np.abs(answers.ensemble - case.scene.drawn.images)[..., outside].max(initial=0)
-        yield from self._named("ensemble", "outside", {"change outside the mask": float(moved)})
+        moved = np.abs(drawn.images - case.scene.drawn.images)[..., outside].max(initial=0)
+        yield from self._named(method, "outside", {"change outside the mask": float(moved)})
 
     def _of_labels(self, answer: Prediction) -> Iterator[Score]:
         case = self.case
@@ -130,19 +134,19 @@ class Scorer:
                 },
             )
 
-    def _against_render(self, found: list[Score]) -> Iterator[Score]:
-        """Yield the ratios that the render is the yardstick of: the better of both renders for the forecast."""
+    def _against_render(self, found: list[Score], rows: Rows) -> Iterator[Score]:
+        """Yield the ratios of a refiner to the renders, and of its forecast to the better of the two."""
         value = {(s.method, s.region, s.figure): s.value for s in found}
         for name in ("mask", "tumour"):
             error = min(value.get((m, name, "mae"), 0.0) for m in ("render", "smooth render"))
-            if error > 0 and ("ensemble", name, "crps") in value:
-                ratio = value["ensemble", name, "crps"] / error
-                yield from self._named("ensemble", name, {"crps over render's mae": ratio})
+            if error > 0 and (rows.ensemble, name, "crps") in value:
+                ratio = value[rows.ensemble, name, "crps"] / error
+                yield from self._named(rows.ensemble, name, {"crps over render's mae": ratio})
             for render in ("render", "smooth render"):
                 smooth = value.get((render, name, "spectrum"), 0.0)
                 if smooth > 0:
-                    ratio = value["one sample", name, "spectrum"] / smooth
-                    yield from self._named("one sample", name, {f"spectrum over {render}'s": ratio})
+                    ratio = value[rows.sample, name, "spectrum"] / smooth
+                    yield from self._named(rows.sample, name, {f"spectrum over {render}'s": ratio})
 
     def _named(self, method: str, region: str, figures: dict[str, float]) -> Iterator[Score]:
         case = self.case
