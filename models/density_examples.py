@@ -4,9 +4,15 @@ r"""Examples for the density net S_B: windows of scans whose tumour cell density
 
 Three kinds, drawn at random: the scan as it is; the scan with its tumour killed in a smooth region, where texture and a
 little gliosis remain and n is 0, so that the net is not blind to absence; and a painted tumour, an altered density of
-the patient or one grown anywhere in healthy tissue. The healthy fill H reaches beyond the tumour by a random distance,
-and into healthy places too, so that where H differs from the scan says nothing about n. Gains, bias, noise, flips and
-missing modalities are drawn on top. An example depends on seed and index alone.
+the patient or one grown anywhere in healthy tissue, often with the contrast of other patients. The healthy fill H is
+that of the whole head, as in use, or reaches beyond the tumour by a random distance and into healthy places too, so
+that where H differs from the scan says nothing about n.
+
+How bright a tumour is differs from patient to patient more than over its own layers, and few patients are at hand. A
+net that goes by brightness is off by the same factor all over a tumour. So the contrast of whole windows is stretched
+at random, each modality on its own, T2 and FLAIR often alike; what remains to go by is what differs within a tumour,
+between modalities, and in shape. Gains, bias, noise, flips and missing modalities are drawn on top. An example depends
+on seed and index alone.
 """
 
 from collections.abc import Sequence
@@ -26,8 +32,14 @@ from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.scan import LABELS, MODALITIES
 
-WINDOW = 40
+WINDOW = 32
 """Edge of an example in blocks of 2 mm."""
+
+WHOLE_HEAD = 0.88
+"""Share of the examples whose healthy fill covers the whole head."""
+
+STRETCH = (0.2, 0.2, 0.35, 0.35)
+"""Standard deviation of the logarithm by which the contrast of T1w, T1ce, T2w and FLAIR is stretched."""
 
 Array = NDArray[np.float32]
 Generator = np.random.Generator
@@ -107,6 +119,8 @@ class ExampleSource:
     ----------
     cases
         Patients to draw from.
+    phantoms, phantom_share
+        Virtual patients, and the share of the examples drawn from them; all of it without patients.
     seed
         Of everything random.
     batch
@@ -116,6 +130,8 @@ class ExampleSource:
     """
 
     cases: Sequence[DensityCase]
+    phantoms: Sequence[DensityCase] = ()
+    phantom_share: float = 0.0
     seed: int = 0
     batch: int = 2
     thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
@@ -131,15 +147,26 @@ class ExampleSource:
     def example(self, index: int) -> tuple[Array, Array, Array, Array]:
         """Return images, healthy fill, flags and density of one example."""
         rng = np.random.default_rng((self.seed, index))
-        case = self.cases[int(rng.integers(len(self.cases)))]
+        virtual = bool(self.phantoms) and (not self.cases or rng.random() < self.phantom_share)
+        pool = self.phantoms if virtual else self.cases
+        case = pool[int(rng.integers(len(pool)))]
         part = case.window(_place(case, rng))
-        images, density = _scene(part, self.thresholds, rng)
+        images, density = _scene(part, _other_contrast(case, self.cases, rng), self.thresholds, rng)
         healthy = _fill(part, density, rng)
-        images, healthy = _scanned(images, healthy, part.head, rng)
+        images, healthy = _scanned(_stretched(images, healthy, rng), healthy, part.head, rng)
         present = rng.random(len(MODALITIES)) > 0.12
         present[int(rng.integers(len(MODALITIES)))] = True
         images, healthy, density = _turned(rng, images, healthy, density)
         return images, healthy, present.astype(np.float32), density
+
+
+def _other_contrast(case: DensityCase, cases: Sequence[DensityCase], rng: Generator) -> Array:
+    """Return the contrast to paint with, (3, 4): the case's own or, more often, one between two patients."""
+    if not cases or rng.random() < 0.3:
+        return case.contrast
+    one, other = (cases[int(rng.integers(len(cases)))].contrast for _ in range(2))
+    share = np.float32(rng.random())
+    return np.asarray(share * one + (1 - share) * other, np.float32)
 
 
 def _place(case: DensityCase, rng: Generator) -> NDArray[np.int64]:
@@ -159,21 +186,21 @@ def smooth_field(rng: Generator, mm: float, shape: tuple[int, ...]) -> Array:
     return np.asarray((noise - noise.mean()) / max(float(noise.std()), 1e-6), np.float32)
 
 
-def _scene(case: DensityCase, thresholds: ImagingThresholds, rng: Generator) -> tuple[Array, Array]:
-    """Return images and density of one of the three kinds."""
+def _scene(case: DensityCase, contrast: Array, thresholds: ImagingThresholds, rng: Generator) -> tuple[Array, Array]:
+    """Return images and density of one of the three kinds; tumours are painted with `contrast`, (3, 4)."""
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.4:
         return case.images, case.density
     texture = float(rng.uniform(0.7, 1.5)) * (case.healthy - case.means)
     visible = label_fractions(case.density, thresholds, enhances=case.enhances)
     covered = np.clip(visible.sum(axis=0) * 4, 0, 1)
     bare = np.asarray(case.healthy + covered * (case.means + texture - case.healthy), np.float32)
-    if kind < 0.7:
+    if kind < 0.68:
         gone = _region(case, rng)
         rest = float(rng.uniform(0, 0.35)) * visible.sum(axis=0) * np.array([0, 0, 1, 1])[:, None, None, None]
         killed = bare + rest * case.contrast[LABELS.index("edema")][:, None, None, None]
         return case.images + gone * (killed - case.images), case.density * (1 - gone)
-    return _painted(case, bare, thresholds, rng)
+    return _painted(case, bare, contrast, thresholds, rng)
 
 
 def _region(case: DensityCase, rng: Generator) -> Array:
@@ -184,7 +211,9 @@ def _region(case: DensityCase, rng: Generator) -> Array:
     return np.asarray(1 / (1 + np.exp(-level * float(rng.uniform(3, 15)))), np.float32)
 
 
-def _painted(case: DensityCase, bare: Array, thresholds: ImagingThresholds, rng: Generator) -> tuple[Array, Array]:
+def _painted(
+    case: DensityCase, bare: Array, contrast: Array, thresholds: ImagingThresholds, rng: Generator
+) -> tuple[Array, Array]:
     """Return images and density of a tumour painted on healthy tissue."""
     if rng.random() < 0.5:
         density = float(rng.uniform(0.3, 1.0)) * case.density ** float(rng.uniform(0.6, 1.8))
@@ -196,24 +225,34 @@ def _painted(case: DensityCase, bare: Array, thresholds: ImagingThresholds, rng:
         wave = 1 / (1 + np.exp(-depth / float(rng.uniform(1.5, 7))))
         tissue = ndimage.gaussian_filter((case.means[0] > np.percentile(case.means[0][case.head], 15)) * 1.0, 0.5)
         density = float(rng.uniform(0.3, 0.98)) * wave * case.head * tissue if case.head.any() else 0 * wave
-    contrast = case.contrast * rng.uniform(0.6, 1.4, case.contrast.shape) + rng.normal(0, 0.04, case.contrast.shape)
+    altered = contrast * rng.uniform(0.6, 1.4, contrast.shape) + rng.normal(0, 0.04, contrast.shape)
     shown = label_fractions(density, thresholds, enhances=bool(rng.random() < 0.6))
     uneven = np.stack([1 + 0.2 * smooth_field(rng, float(rng.uniform(4, 12)), density.shape) for _ in MODALITIES])
-    images = bare + np.einsum("lm,lxyz->mxyz", contrast, shown) * uneven
+    images = bare + np.einsum("lm,lxyz->mxyz", altered, shown) * uneven
     return images.astype(np.float32), np.asarray(density, np.float32)
 
 
 def _fill(case: DensityCase, density: Array, rng: Generator) -> Array:
-    """Return the healthy fill H: tissue means around the tumour, beyond it and elsewhere; the scan in other places."""
+    """Return the healthy fill H: tissue means everywhere, or around the tumour, beyond it and in other places."""
+    if rng.random() < WHOLE_HEAD:
+        return case.means
     tumour = np.maximum(density, case.density) > 0.04
     distance = BLOCK * ndimage.distance_transform_edt(~tumour) if tumour.any() else np.full(density.shape, np.inf)
     weight = np.clip(1 + (float(rng.uniform(2, 12)) - distance) / 4, 0, 1)
-    if rng.random() < 0.4:
-        weight = np.ones_like(weight)
-    elif rng.random() < 0.6:
+    if rng.random() < 0.6:
         blob = smooth_field(rng, float(rng.uniform(15, 40)), density.shape) - 0.3
         weight = np.maximum(weight, np.clip(3 * blob, 0, 1))
     return np.asarray(case.healthy + weight * (case.means - case.healthy), np.float32)
+
+
+def _stretched(images: Array, healthy: Array, rng: Generator) -> Array:
+    """Return images whose contrast to the healthy fill is stretched, each modality on its own or T2 as FLAIR."""
+    logarithm = rng.normal(0, STRETCH)
+    if rng.random() < 0.5:
+        t2, flair = (MODALITIES.index(name) for name in ("T2w", "FLAIR"))
+        logarithm[flair] = logarithm[t2] + rng.normal(0, 0.1)
+    stretch = np.exp(logarithm).astype(np.float32)[:, None, None, None]
+    return np.asarray(healthy + stretch * (images - healthy), np.float32)
 
 
 def _scanned(images: Array, healthy: Array, head: NDArray[np.bool_], rng: Generator) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from hybridtumor.errors import ConvergenceError, InputError, ResourceError
 from hybridtumor.models.contrast import POPULATION
 from hybridtumor.models.density_estimator import BLOCK, DensityNet, DensityTemplates, smoothed
 from hybridtumor.models.density_examples import WINDOW, DensityCase, ExampleSource, _fill, smooth_field
-from hybridtumor.models.density_training import DensityExamples, train_density_net
+from hybridtumor.models.density_training import DensityExamples, DensityRecipe, train_density_net
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 
@@ -179,10 +179,12 @@ def test_net_learns_to_read_density() -> None:
         whole.density[..., :24, :24, :24],
     )
     losses: list[float] = []
-    net = train_density_net(lambda _: part, 16, progress=lambda _, loss: losses.append(loss))
+    net = train_density_net(
+        lambda _: part, DensityRecipe(16, rate=3e-3, burden_weight=0), progress=lambda _, loss: losses.append(loss)
+    )
     assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
-    again = train_density_net(lambda _: part, 2)
-    same = train_density_net(lambda _: part, 2)
+    again = train_density_net(lambda _: part, DensityRecipe(2))
+    same = train_density_net(lambda _: part, DensityRecipe(2))
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), same.parameters(), strict=True))
     images = torch.zeros(1, 4, 13, 18, 9)
     assert net(images, images, torch.ones(1, 4)).shape == (1, 1, 13, 18, 9)
@@ -196,7 +198,7 @@ def test_net_that_diverges_stops() -> None:
     empty = torch.full((1, 4, 8, 8, 8), torch.nan)
     bad = DensityExamples(empty, empty, torch.ones(1, 4), torch.zeros(1, 1, 8, 8, 8))
     with pytest.raises(ConvergenceError, match="finite loss"):
-        train_density_net(lambda _: bad, 1)
+        train_density_net(lambda _: bad, DensityRecipe(1))
 
 
 def test_weights_are_kept_and_checked(tmp_path: Path) -> None:
