@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hybridtumor.models.carry import carried
-from hybridtumor.models.resolution import interpolate
+from hybridtumor.models.heterogeneity import heterogeneity, smooth_noise
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.models.warp import Origins
 from hybridtumor.parameters import ImagingThresholds
@@ -38,6 +38,9 @@ POST_OPERATIVE_RIM = 0.6
 WALL = 1.2
 """mm. Thickness of that wall."""
 
+MOTTLE = (0.06, 0.3)
+"""Relative amplitude of the heterogeneity of a tumour, log-uniform, in each modality."""
+
 
 @dataclass(frozen=True, eq=False)
 class Looks:
@@ -52,7 +55,8 @@ class Looks:
     uptake
         Of contrast agent in enhancing tumour, 1 on average.
     mottle
-        (4, X, Y, Z) relative texture of the tumour; a part of it is in healthy tissue too.
+        (4, X, Y, Z) relative texture of the tumour (`hybridtumor.models.heterogeneity`); a part of it is in healthy
+        tissue too.
     vessels
         In [0, 1].
     gliosis
@@ -132,9 +136,10 @@ def random_looks(rng: np.random.Generator, density: Array, tissue: TissueMap) ->
     necrosis = rng.uniform(0.02, 0.06) * smooth(2.0) + rng.uniform(0.02, 0.08) * smooth(5.0) + rng.uniform(-0.05, 0.08)
     uptake = np.exp(rng.uniform(0.1, 0.35) * smooth(6.0) + rng.uniform(0.05, 0.15) * smooth(1.5))
     soak = rng.uniform(0.0, 1.2) * np.clip(1 + 0.5 * smooth(12.0), 0, 2)
-    common = rng.uniform(0.05, 0.12) * smooth(2.0) + rng.uniform(0.03, 0.08) * smooth(5.0)
     fine = rng.uniform(0.01, 0.04)
-    mottle = np.stack([common * rng.uniform(0.5, 1.0) * rng.choice([-1, 1]) + fine * smooth(0.8) for _ in MODALITIES])
+    faint, strong = np.log(MOTTLE)
+    amplitude = np.exp(rng.uniform(faint, strong, (len(MODALITIES), 1, 1, 1)))
+    mottle = amplitude * heterogeneity(rng, shape, size) + fine * np.stack([smooth(0.8) for _ in MODALITIES])
     return Looks(
         lobules=lobules.astype(np.float32),
         necrosis=necrosis.astype(np.float32),
@@ -147,15 +152,6 @@ def random_looks(rng: np.random.Generator, density: Array, tissue: TissueMap) ->
         wall=float(rng.uniform(0.3, 0.9)) if rng.random() < POST_OPERATIVE_RIM else 0.0,
         enhances=bool(rng.random() < ENHANCING),
     )
-
-
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], width: float) -> Array:
-    """Return Gaussian noise smoothed over `width` voxels, zero mean and unit variance; wide ones from fewer nodes."""
-    factor = max(1, int(width / 2))
-    nodes = [-(-n // factor) + 2 for n in shape]
-    field = ndimage.gaussian_filter(rng.standard_normal(nodes, np.float32), width / factor, mode="wrap")
-    field = (field - field.mean()) / max(float(field.std()), 1e-6)
-    return interpolate(field, factor, shape) if factor > 1 else field[: shape[0], : shape[1], : shape[2]]
 
 
 def random_vessels(rng: np.random.Generator, density: Array, tissue: TissueMap) -> Array:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hybridtumor.models import mr_signal
+from hybridtumor.models.heterogeneity import smooth_noise
 from hybridtumor.models.mr_signal import EDEMA_WEIGHT, SCALE, Relaxation, Sequence, signal
-from hybridtumor.phantom_looks import Looks, Scenery, smooth_noise
+from hybridtumor.phantom_looks import Looks, Scenery
 from hybridtumor.scan import MODALITIES
 
 Array = NDArray[np.float32]

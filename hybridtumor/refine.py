@@ -32,6 +32,7 @@ from hybridtumor.models.carry import carried
 from hybridtumor.models.conditioning import IMAGE_CHANNELS, Condition, TherapyState
 from hybridtumor.models.contrast import CONTRAST_SHAPE, draw_contrast
 from hybridtumor.models.resolution import Box, block_mean
+from hybridtumor.models.texture import draw_strength
 from hybridtumor.models.warp import Origins, counterparts, find_origins
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient
@@ -43,7 +44,7 @@ from hybridtumor.solvers.distillation import ConsistencyDenoiser
 from hybridtumor.solvers.guidance import GuidanceOptions
 from hybridtumor.solvers.place_noise import PlaceNoise
 from hybridtumor.solvers.samplers import CONSISTENCY, sampler
-from hybridtumor.solvers.sampling import SIGMA_MAX, noise_levels
+from hybridtumor.solvers.sampling import START, noise_levels
 from hybridtumor.students import TEACHER_STEPS, as_trained
 from hybridtumor.therapy import UNTREATED, TherapyPlan
 
@@ -70,13 +71,12 @@ class Refiner:
     steps, sampler
         Noise levels, and the way down them: one of `hybridtumor.solvers.samplers.SAMPLERS`, or ``consistency`` for a
         consistency student.
-    last_level
-        The last positive noise level, where there is more than one.
+    first_level, last_level
+        Noise level of the start (`hybridtumor.solvers.place_noise`), and the last positive one where there are more.
     guidance
         How therapy enters the sampler.
     strength
-        How strong texture is drawn; 1 is as the regression says. It overestimates what varies between patients: 0.7 has
-        the lowest CRPS on two training cases and a better spectrum on both (docs/decisions/0013).
+        How strong texture is drawn; 1 is as `hybridtumor.models.texture.draw_strength` says, 0 none.
 
     Raises
     ------
@@ -88,9 +88,10 @@ class Refiner:
     thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
     steps: int = TEACHER_STEPS
     sampler: str = "dpmpp_2m"
+    first_level: float = START
     last_level: float = LAST_LEVEL
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
-    strength: float = 0.7
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.sampler == CONSISTENCY.name) != isinstance(self.weights.denoiser, ConsistencyDenoiser):
@@ -249,10 +250,11 @@ class Refiner:
             @torch.no_grad()
             def draw(own: PlaceNoise) -> Tensor:
                 change = draw_contrast(scene.contrast_error, own.seed, own.sample)
-                view = SceneView.of(scene.coloured(change), self.weights, self.thresholds, self.strength)
+                strength = np.float32(self.strength) * draw_strength(own.seed, own.sample)
+                view = SceneView.of(scene.coloured(change), self.weights, self.thresholds, strength)
                 denoise = view.denoiser(self.guidance)
-                levels = noise_levels(self.steps, sigma_min=self.last_level, rho=LEVEL_RATIO)
-                start = own.start(SIGMA_MAX)[None]
+                levels = noise_levels(self.steps, self.first_level, self.last_level, LEVEL_RATIO)
+                start = own.start(self.first_level)[None]
                 clean = way(denoise, start, levels, fresh=lambda k: own.white(k)[None], progress=note)
                 return view.added(clean) + _per_support(scene, change)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from hybridtumor.models.conditioning import FIELDS, THERAPY_ENTRIES, THERAPY_FIELDS
+from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, THERAPY_ENTRIES, THERAPY_FIELDS
 from hybridtumor.models.density_estimator import KERNEL_REACH, SMOOTHING, DensityTemplates
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.refiner_scene import Scene
@@ -36,7 +36,7 @@ class SceneView:
     mean, scale
         μ and s, (1, 7, X, Y, Z).
     strength
-        What s is multiplied by in the image: how strong texture is drawn.
+        What s is multiplied by in the image, (1, 7, 1, 1, 1): how strong texture is drawn.
     """
 
     scene: Scene
@@ -45,17 +45,22 @@ class SceneView:
     inputs: dict[str, Tensor]
     mean: Tensor
     scale: Tensor
-    strength: float = 1.0
+    strength: Tensor
 
     @classmethod
     def of(
-        cls, scene: Scene, weights: RefinerWeights, thresholds: ImagingThresholds, strength: float = 1.0
+        cls,
+        scene: Scene,
+        weights: RefinerWeights,
+        thresholds: ImagingThresholds,
+        strength: NDArray[np.float32] | None = None,
     ) -> "SceneView":
-        """Ask the regression."""
+        """Ask the regression; `strength` is (7,), 1 by default."""
         inputs = {name: torch.from_numpy(np.ascontiguousarray(values))[None] for name, values in scene.inputs().items()}
         with torch.no_grad():
             mean, scale = weights.regression(inputs["baseline"], inputs["render"], inputs["fields"], inputs["vector"])
-        return cls(scene, weights, thresholds, inputs, mean, scale, strength)
+        drawn = torch.ones(IMAGE_CHANNELS) if strength is None else torch.from_numpy(strength)
+        return cls(scene, weights, thresholds, inputs, mean, scale, drawn[None, :, None, None, None])
 
     @property
     def support(self) -> Tensor:

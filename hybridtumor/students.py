@@ -23,8 +23,8 @@ from hybridtumor.train_options import STUDENTS
 TEACHER, TEACHER_STEPS = "diffusion", 10
 """Stage of the trained denoiser, and the noise levels it is sampled at."""
 
-CONSISTENCY_LEVEL = 1.0
-"""Second level of a consistency student: where the remainder and the noise are of one size."""
+CONSISTENCY_LEVEL = 0.15
+"""Second level of a consistency student: half-way between first and last, in ln σ."""
 
 PUSHES = {"one-step": 5, "consistency": 3}
 """Pushes of the source term at each evaluation, for γ = 0.2: on a white Gaussian they get as far as those of ten."""

@@ -144,6 +144,11 @@ class PhantomPair(Stored):
     day: float
     therapy: TherapyState
 
+    @property
+    def number(self) -> int:
+        """Number of its phantom, as in ``phantom_0007_treated_120``."""
+        return int(self.name.split("_")[1])
+
 
 def prepare_cases(
     folders: list[Path], cache: Path, load: Callable[[Path], Patient], *, progress: Callable[[str], None] | None = None

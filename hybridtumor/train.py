@@ -161,7 +161,8 @@ class Run:
 
     def _batches(self, stage: str) -> Callable[[int], Batch]:
         recipe, seed = self.options.recipe, self.options.seed * len(STAGES) + STAGES.index(stage)
-        return self.lessons.source(recipe.crop, recipe.batch, seed, recipe.phantom_share).batch_of
+        made = (0.0, 0.0) if stage == "regression" else (recipe.phantom_share, recipe.repainted)
+        return self.lessons.source(recipe.crop, recipe.batch, seed, *made).batch_of
 
     def _validation(self) -> list[Batch]:
         return self.lessons.validation(self.options.recipe.crop, self.options.recipe.validation)

@@ -27,6 +27,9 @@ MOST_OFTEN = 3.0
 VALIDATION_SEED = 991
 """Of the validation batches, the same in every run."""
 
+FIRST_VALIDATION, VALIDATION_PHANTOMS = 900, 2
+"""Phantoms from this number on are validated on and never trained on; how many are made."""
+
 Say = Callable[[str], None]
 
 
@@ -38,23 +41,25 @@ class Lessons:
     ----------
     cases, phantoms
         To train on.
-    held
-        Real cases to validate on, never trained on.
+    held, held_phantoms
+        Real cases and phantoms to validate on, never trained on.
     """
 
     cases: list[RealCase]
     phantoms: list[PhantomPair]
     held: list[RealCase]
+    held_phantoms: list[PhantomPair]
 
-    def source(self, crop: int, batch: int, seed: int, phantom_share: float) -> PairSource:
+    def source(self, crop: int, batch: int, seed: int, phantom_share: float, repainted: float = 0.0) -> PairSource:
         """Return the batches of a stage."""
-        return PairSource(self.cases, self.phantoms, crop, batch, seed, phantom_share, case_weights(self.cases))
+        weights = case_weights(self.cases)
+        return PairSource(self.cases, self.phantoms, crop, batch, seed, phantom_share, weights, repainted)
 
     def validation(self, crop: int, batches: int) -> list[Batch]:
-        """Return the fixed validation batches, of one example each; none without held-out cases."""
-        if not self.held:
+        """Return the fixed validation batches, of one example each: held-out cases and phantoms in equal parts."""
+        if not self.held and not self.held_phantoms:
             return []
-        source = PairSource(self.held, [], crop, 1, VALIDATION_SEED, 0.0)
+        source = PairSource(self.held, self.held_phantoms, crop, 1, VALIDATION_SEED, 0.5)
         return [source.batch_of(number) for number in range(batches)]
 
 
@@ -80,7 +85,8 @@ def prepare_lessons(
     cache
         Folder of ``real_*.safetensors`` and ``phantom_*.safetensors``.
     phantoms
-        Phantoms to make where the cache lacks them; all that are there are used.
+        Phantoms to make where the cache lacks them, and `VALIDATION_PHANTOMS` to validate on; all that are there are
+        used.
     hold_out
         Names of cases to validate on.
     say
@@ -104,11 +110,13 @@ def prepare_lessons(
     if phantoms:
         from hybridtumor.phantoms import make_phantoms  # it loads the finite-element solver
 
-        make_phantoms(range(phantoms), cache, progress=lambda name: tell(f"{name} is ready"))
+        numbers = [*range(phantoms), *range(FIRST_VALIDATION, FIRST_VALIDATION + VALIDATION_PHANTOMS)]
+        make_phantoms(numbers, cache, progress=lambda name: tell(f"{name} is ready"))
     pairs = [PhantomPair.load(path) for path in sorted(cache.glob("phantom_*.safetensors"))]
-    if not cases and not pairs:
+    taught, kept = ([p for p in pairs if (p.number >= FIRST_VALIDATION) is later] for later in (False, True))
+    if not cases and not taught:
         raise InputError("training: expected cases or phantoms to train on, all are held out. Hold out fewer.")
-    return Lessons(cases, pairs, held)
+    return Lessons(cases, taught, held, kept)
 
 
 def _folders(data: Path | None) -> list[Path]:

@@ -23,9 +23,11 @@ class Recipe:
     learning_rate
         Peak rate; students get a third of it.
     phantoms, phantom_share
-        Phantoms to make and the share of examples drawn from them.
+        Phantoms to make and the share of the diffusion's examples drawn from them.
+    repainted
+        Share of the diffusion's examples of growth whose tumour is painted anew. The regression sees neither.
     validation
-        Validation batches, where cases are held out.
+        Validation batches, where cases are held out or phantoms are made.
     pairs
         Pairs that the teacher makes for the one-step student.
     objective
@@ -37,15 +39,16 @@ class Recipe:
     """
 
     regression_steps: int = 300
-    diffusion_steps: int = 4000
+    diffusion_steps: int = 7000
     student_steps: int = 1000
     batch: int = 2
     accumulate: int = 1
-    crop: int = 64
+    crop: int = 48
     learning_rate: float = 1e-3
     phantoms: int = 24
-    phantom_share: float = 0.35
-    validation: int = 8
+    phantom_share: float = 0.25
+    repainted: float = 0.5
+    validation: int = 16
     pairs: int = 128
     objective: str = "edm"
     device: str = "cpu"
@@ -66,10 +69,10 @@ class Recipe:
         new = replace(self, **{name: value for name, value in changes.items() if value is not None})
         whole = [f.name for f in fields(new) if f.type is int and f.name not in MAY_BE_ZERO]
         small = [name for name in whole if getattr(new, name) < 1]
-        if small or new.crop % 16 or not 0 <= new.phantom_share <= 1:
+        if small or new.crop % 16 or not 0 <= new.phantom_share <= 1 or not 0 <= new.repainted <= 1:
             raise InputError(
-                "training: expected positive numbers, a crop that is a multiple of 16 and a share in [0, 1],"
-                f" got {small or (new.crop, new.phantom_share)}. Change them."
+                "training: expected positive numbers, a crop that is a multiple of 16 and shares in [0, 1],"
+                f" got {small or (new.crop, new.phantom_share, new.repainted)}. Change them."
             )
         return new
 

@@ -9,10 +9,15 @@ its label (`hybridtumor.models.render`) and C the contrast,
 - *response*: an invented tumour on healthy tissue is the baseline, killed by a known log-kill, and the untouched scan
   is the follow-up, so the network learns real healthy texture.
 
-Every tumour is given another contrast at random, which the render knows. Windows are centred on a label chosen first
-and a voxel of it second, so that a millilitre of enhancing rim is seen as often as a hundred of oedema. From phantoms:
-baseline and follow-up of the growth solver, treated or not. Densities are smoothed at random, because a growth model
-knows the extent of a tumour and not its every lobule.
+Seven tumours do not show how tumours can look: in half of the examples of growth the tumour is painted anew, on the
+same labels, with random regions and borders (`hybridtumor.models.heterogeneity`),
+
+    X ← X + v (H + Σ_l C_l f_l(n + ℓ) + a_m h_m + noise − X),    ℓ lobules that shift borders, v visible
+
+with the noise of the patient's white matter. Every tumour is given another contrast at random, which the render knows.
+Windows are centred on a label chosen first and a voxel of it second, so that a millilitre of enhancing rim is seen as
+often as a hundred of oedema. From phantoms: baseline and follow-up of the growth solver, treated or not. Densities are
+smoothed at random, because a growth model knows the extent of a tumour and not its every lobule.
 """
 
 from dataclasses import dataclass
@@ -23,8 +28,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hybridtumor.models.conditioning import TherapyState
-from hybridtumor.models.render import GLIOSIS
-from hybridtumor.models.visibility import label_fractions
+from hybridtumor.models.heterogeneity import heterogeneity, smooth_noise
+from hybridtumor.models.render import CORE, GLIOSIS, blurred
+from hybridtumor.models.visibility import seen_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.scan import LABELS, MODALITIES
 from hybridtumor.teacher import Array, PhantomPair, RealCase
@@ -39,6 +45,18 @@ CONTRAST_ERROR = 0.03
 """Standard deviation of the error of the known contrast. How little is known of a patient's contrast is no business of
 the networks: every sample is told a contrast of its own (`hybridtumor.models.contrast.draw_contrast`).
 """
+
+AMPLITUDE = (0.06, 0.5)
+"""Range of a, normalised intensity, log-uniform in each modality: what label means leave of the training tumours."""
+
+CORE_AMPLITUDE = 1.5
+"""By how much larger a is in the core."""
+
+LOBULES = 0.06
+"""Largest deviation of ℓ, density."""
+
+SLOPE = 0.15
+"""Deviation of the change of oedema's contrast from its outer border to its inner one, normalised intensity."""
 
 Window = tuple[slice, slice, slice]
 
@@ -92,14 +110,25 @@ def cut(values: NDArray[Any], where: Window) -> Array:
 
 
 def growth(
-    case: RealCase, rng: np.random.Generator, crop: int, thresholds: ImagingThresholds, *, from_nothing: bool
+    case: RealCase,
+    rng: np.random.Generator,
+    crop: int,
+    thresholds: ImagingThresholds,
+    *,
+    from_nothing: bool,
+    repainted: float = 0.0,
 ) -> Example:
-    """Return an example whose follow-up is the real scan: from no tumour, or from a smaller one."""
+    """Return an example whose follow-up is the real scan: from no tumour, or from a smaller one.
+
+    `repainted` is the share of examples whose tumour is painted anew.
+    """
     where = window(case.labels, rng, crop)
     scans, healthy, labels = cut(case.scans, where), cut(case.healthy, where), cut(case.labels, where)
-    true_density = cut(case.density, where)
+    true_density, tissue = cut(case.density, where), cut(case.tissue, where)
     blur = float(rng.uniform(0, 3)) if rng.random() < 0.7 else 0.0
     density = ndimage.gaussian_filter(true_density, blur) if blur else true_density
+    if rng.random() < repainted:
+        scans = painted_anew(case, scans, healthy, true_density, tissue, thresholds, rng)
     scans, change = another_contrast(scans, labels, rng)
     own_contrast = case.contrast + change
     contrast = known_contrast(own_contrast, rng)
@@ -110,7 +139,8 @@ def growth(
     else:
         level = float(rng.uniform(0.15, 0.75))
         before = np.maximum(density - level, 0) / (1 - level)
-        now, then = (label_fractions(n, thresholds, enhances=case.enhances) for n in (true_density, before))
+        head, size = tissue.sum(axis=0) > 0.5, np.full(3, case.spacing)
+        now, then = (seen_fractions(n, thresholds, head, size, enhances=case.enhances) for n in (true_density, before))
         stays = np.minimum(now, then)
         kept = stays.sum(axis=0) + np.minimum(1 - now.sum(axis=0), 1 - then.sum(axis=0))
         baseline = healthy + kept * (scans - healthy) + np.einsum("lm,lxyz->mxyz", own_contrast, then - stays)
@@ -130,7 +160,7 @@ def growth(
         density,
         untreated.astype(np.float32),
         log_kill,
-        cut(case.tissue, where),
+        tissue,
         contrast,
         case.levels,
         case.enhances,
@@ -139,6 +169,34 @@ def growth(
         therapy,
         filled,
     )
+
+
+def painted_anew(
+    case: RealCase,
+    scans: Array,
+    healthy: Array,
+    density: Array,
+    tissue: Array,
+    thresholds: ImagingThresholds,
+    rng: np.random.Generator,
+) -> Array:
+    """Return scans (4, X, Y, Z) in which the tumour has another inside of the same contrast."""
+    shape, head, size = density.shape, tissue.sum(axis=0) > 0.5, np.full(3, case.spacing)
+    lobules = rng.uniform(0, LOBULES) * smooth_noise(rng, shape, rng.uniform(2, 6) / case.spacing)
+    lumpy = np.clip(density + lobules * np.clip(density / 0.15, 0, 1), 0, 1).astype(np.float32)
+    shown, seen = (seen_fractions(n, thresholds, head, size, enhances=case.enhances) for n in (lumpy, density))
+    column = (len(MODALITIES), 1, 1, 1)
+    low, high = np.log(AMPLITUDE)
+    amplitude = np.exp(rng.uniform(low, high, column)).astype(np.float32)
+    core = shown[CORE].sum(axis=0)
+    inside = amplitude * (1 + (CORE_AMPLITUDE - 1) * core) * heterogeneity(rng, shape, case.spacing)
+    depth = np.clip((lumpy - thresholds.edema) / (thresholds.enhancing - thresholds.edema), 0, 1) - 0.5
+    inside += (SLOPE * rng.standard_normal(column)).astype(np.float32) * depth * shown[LABELS.index("edema")]
+    grain = np.stack([smooth_noise(rng, shape, rng.uniform(0.4, 0.8) / case.spacing) for _ in MODALITIES])
+    inside += np.asarray(case.levels, np.float32).max(axis=1).reshape(column) * grain
+    anatomy = healthy + core * (blurred(healthy, head, size) - healthy)
+    painted = anatomy + np.einsum("lm,lxyz->mxyz", case.contrast, shown) + inside
+    return np.asarray(scans + np.clip(seen.sum(axis=0), 0, 1) * (painted - scans), np.float32)
 
 
 def response(case: RealCase, rng: np.random.Generator, crop: int, thresholds: ImagingThresholds) -> Example:
@@ -156,7 +214,8 @@ def response(case: RealCase, rng: np.random.Generator, crop: int, thresholds: Im
     log_kill = np.full_like(before, rng.choice([0.5, 1.0, 2.0, 4.0, 8.0])) * (before > 0)
     density = (before * np.exp(-log_kill)).astype(np.float32)
     contrast = known_contrast(case.contrast, rng)
-    then, now = (label_fractions(n, thresholds, enhances=case.enhances) for n in (before, density))
+    head, size = tissue.sum(axis=0) > 0.5, np.full(3, case.spacing)
+    then, now = (seen_fractions(n, thresholds, head, size, enhances=case.enhances) for n in (before, density))
     seen, left = then.sum(axis=0), now.sum(axis=0)
     painted = scans + seen * (healthy - scans) + np.einsum("lm,lxyz->mxyz", contrast, then)
     gliosis = (GLIOSIS * contrast[LABELS.index("edema")])[:, None, None, None] * np.maximum(seen - left, 0)

@@ -61,6 +61,8 @@ class PairSource:
         Share of examples drawn from phantoms when there are any.
     weights
         How often each case is drawn, relative to the others; all the same by default.
+    repainted
+        Share of examples of growth whose tumour is painted anew.
     """
 
     cases: list[RealCase]
@@ -70,6 +72,7 @@ class PairSource:
     seed: int = 0
     phantom_share: float = 0.35
     weights: tuple[float, ...] = ()
+    repainted: float = 0.0
     thresholds: ImagingThresholds = field(default_factory=ImagingThresholds)
 
     def batch_of(self, step: int) -> Batch:
@@ -87,7 +90,8 @@ class PairSource:
         kind = rng.choice(KINDS, p=KIND_SHARES)
         if kind == "response":
             return response(case, rng, self.crop, self.thresholds)
-        return growth(case, rng, self.crop, self.thresholds, from_nothing=kind == "onset")
+        nothing = kind == "onset"
+        return growth(case, rng, self.crop, self.thresholds, from_nothing=nothing, repainted=self.repainted)
 
 
 def rescanned(example: Example, rng: np.random.Generator) -> Example:

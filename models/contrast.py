@@ -12,10 +12,10 @@ fraction of a millilitre on. What is left unknown is
 with σ_pop the spread between patients: the posterior of a mean with prior variance σ_pop², of which N_0 mm³ of a label
 tell as much as the prior. Each sample of an ensemble sees a contrast of its own,
 
-    C + σ[l, m] ( √ρ a_m + √(1 − ρ) b[l, m] ),   a, b standard normal
+    C + σ[l, m] ( √ρ a_m + √(1 − ρ) b[l, m] ) √(ν/χ²_ν),   a, b standard normal
 
 (ρ: half of it is the scanner's, the same for all labels), so that a forecast is unsure of a tumour's brightness as a
-whole and of its texture separately.
+whole and of its texture separately. A spread that few patients tell of makes the next one Student's t (ν), not normal.
 """
 
 from typing import Any
@@ -55,6 +55,9 @@ LEAST_SPREAD = 0.03
 
 SHARED = 0.5
 """ρ."""
+
+FREEDOM = 5
+"""ν: one less than the five to seven training cases that show a label."""
 
 CONTRAST_SHAPE = (len(LABELS), len(MODALITIES))
 
@@ -99,5 +102,6 @@ def draw_contrast(error: NDArray[np.float32], seed: int, sample: int) -> NDArray
     """Return by how much the contrast of one sample differs from C, (label, modality); 2k and 2k + 1 are opposite."""
     rng = np.random.default_rng([seed, sample // 2, *b"contrast"])
     common, own = rng.standard_normal(len(MODALITIES)), rng.standard_normal(CONTRAST_SHAPE)
+    heavy = (FREEDOM / rng.chisquare(FREEDOM)) ** 0.5
     sign = 1.0 if sample % 2 == 0 else -1.0
-    return np.asarray(sign * error * (SHARED**0.5 * common + (1 - SHARED) ** 0.5 * own), np.float32)
+    return np.asarray(sign * heavy * error * (SHARED**0.5 * common + (1 - SHARED) ** 0.5 * own), np.float32)

@@ -7,14 +7,14 @@ predicted at once at half the resolution and interpolated, and r the normalised 
 diffusion draws at full resolution (a regression mean and a diffusion of the rest, as Mardani et al. 2023 do for
 weather). The denoiser estimates r from y = r + σ ε as Wiener's filter plus what the network knows better, the
 preconditioning of Karras et al. (NeurIPS 2022) for data of spectrum S (`hybridtumor.models.spectrum`), one scale per
-band b of a Haar packet H of two levels:
+band b of a Haar packet H (`LEVELS`):
 
     D(y; σ) = 1[M > 0] · H⁻¹( (1 + q_b g_b) (H W_σ y)_b + e_b F_b ),    q_b = min(1, e_b / v_b)
 
 with e_b(σ) and v_b(σ) the deviations of Wiener's error and estimate: what the filter is sure of (q small, little noise)
-is left alone. F and the local gains g, shared by bands of similar wavelength, come from one U-Net on blocks of 4³
-voxels; the gains let texture be stronger here and weaker there, which the few channels of a small network could not
-say for every coefficient. The fields enter pooled to the blocks.
+is left alone. F and the local gains g, shared by bands of similar wavelength, come from one U-Net on blocks of 2³
+voxels; the gains let texture be stronger here and weaker there. The fields enter pooled to the blocks. On blocks of 4³
+voxels the same U-Net is three times cheaper and cannot draw a border: its samples are clouds.
 """
 
 from dataclasses import asdict, dataclass
@@ -33,8 +33,10 @@ NOISE_FEATURES = 16
 LOG_SCALE_RANGE = (-4.0, 1.5)
 """Bounds of ln s, approached smoothly: from 2 % to 450 % of the healthy intensity range."""
 
-LEVELS = 2
-"""Levels of the denoiser's Haar packet: it works on blocks of 4³ voxels."""
+LEVELS = 1
+"""Levels of the denoiser's Haar packet: it works on blocks of 2³ voxels."""
+
+BLOCK = 2**LEVELS
 
 BANDS = 8**LEVELS
 
@@ -42,7 +44,7 @@ GAINS = 4
 """Groups of bands that share a local gain, by wavelength."""
 
 STRIDE = 16
-"""Extents of every image are multiples of this: blocks of 4 voxels and two poolings."""
+"""Extents of every image are multiples of this: blocks of 2 voxels and three poolings."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class NetworkSizes:
     """Channels per level of the two U-Nets."""
 
     mean: tuple[int, ...] = (16, 32, 48)
-    denoiser: tuple[int, ...] = (40, 64, 96)
+    denoiser: tuple[int, ...] = (32, 48, 64, 96)
 
     def as_dict(self) -> dict[str, list[int]]:
         """Return the sizes as JSON holds them."""
@@ -88,6 +90,7 @@ class Denoiser(nn.Module):
             (BANDS + GAINS) * IMAGE_CHANNELS,
             NOISE_FEATURES + VECTOR_SIZE,
             widths,
+            last=1,
         )
 
     def forward(
@@ -118,7 +121,7 @@ class Denoiser(nn.Module):
             haar.transform(y, LEVELS) / noisy_deviation,
             haar.transform(mean_image, LEVELS) / deviation["data"],
         ]
-        bands = torch.cat([*images, nnf.avg_pool3d(log_scale, 4), nnf.avg_pool3d(fields, 4)], dim=1)
+        bands = torch.cat([*images, nnf.avg_pool3d(log_scale, BLOCK), nnf.avg_pool3d(fields, BLOCK)], dim=1)
         out = self.net(bands, torch.cat([noise_features(sigma.log()), vector], dim=1))
         gain, added = out.split([GAINS * IMAGE_CHANNELS, BANDS * IMAGE_CHANNELS], dim=1)
         unsure = (deviation["error"] / deviation["estimate"]).clamp_max(1)

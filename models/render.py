@@ -1,6 +1,6 @@
 r"""The physics render: the follow-up scan that the growth model alone predicts.
 
-With B the baseline scan, H its healthy fill, f_l(n) the soft label fractions of a density n
+With B the baseline scan, H its healthy fill, f_l(n) the soft label fractions of a density n, as sharp as a scan is
 (`hybridtumor.models.visibility`), v = Σ_l f_l, c the fraction of core (necrosis and enhancing) and C the contrast,
 
     R_t = A + Σ_l C_l ( f_l(n_t) − κ f_l(n_0) ) + g C_oedema (v_0 − v_t)⁺
@@ -30,7 +30,7 @@ from scipy import ndimage
 from hybridtumor.grid import BoolArray
 from hybridtumor.models.distance import distance_near
 from hybridtumor.models.resolution import block_mean, interpolate
-from hybridtumor.models.visibility import label_fractions
+from hybridtumor.models.visibility import seen_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.scan import LABELS
 
@@ -145,10 +145,11 @@ def render(
     voxel_size
         mm, (3,).
     thresholds, enhances
-        As in `hybridtumor.models.visibility.label_fractions`.
+        As in `hybridtumor.models.visibility.seen_fractions`.
     """
-    before = label_fractions(density_day0, thresholds, enhances=enhances)
-    after = label_fractions(density, thresholds, enhances=enhances)
+    before, after = (
+        seen_fractions(n, thresholds, head, voxel_size, enhances=enhances) for n in (density_day0, density)
+    )
     seen_before = before.sum(axis=0)
     seen = after.sum(axis=0)
     kept = np.minimum(before, after).sum(axis=0) + np.minimum(1 - seen_before, 1 - seen)

@@ -49,9 +49,11 @@ class UNet(nn.Module):
         Size of the conditioning vector.
     widths
         Channels per level, multiples of 8.
+    last
+        Edge of the last convolution's kernel, odd.
     """
 
-    def __init__(self, c_in: int, c_out: int, vector: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, c_in: int, c_out: int, vector: int, widths: tuple[int, ...], last: int = 3) -> None:
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(vector, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU())
         self.enter = nn.Conv3d(c_in, widths[0], 1)
@@ -60,7 +62,7 @@ class UNet(nn.Module):
         below = (*widths[1:], widths[-1])
         self.up = nn.ModuleList(Block(a + b, b) for a, b in reversed(list(zip(below, widths, strict=True))))
         self.norm = nn.GroupNorm(GROUPS, widths[0])
-        self.leave = nn.Conv3d(widths[0], c_out, 3, padding=1)
+        self.leave = nn.Conv3d(widths[0], c_out, last, padding=last // 2)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 

@@ -6,17 +6,30 @@ Necrosis, oedema and enhancement are where the tumour cell density n lies betwee
 
 (Lipková et al., IEEE Trans. Med. Imaging 2019; Ezhov et al. 2022). A tumour that does not enhance shows its whole core
 as non-enhancing tumour, the label that BraTS shares with necrosis. The soft fractions replace each step by a logistic
-of width w, so that images change smoothly with n; they add up to the visibility, which is 0 for no tumour.
+of width w, so that images change smoothly with n; they add up to the visibility, which is 0 for no tumour. No scan is
+sharper than its resolution: what is seen of a fraction f in a head h is
+
+    (G ∗ h f) / (G ∗ h)        inside the head, G a Gaussian
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from hybridtumor.grid import BoolArray
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.scan import LABEL_CONVENTIONS, LABELS
 
 SOFTNESS = 0.03
 """Width w of the logistic steps, in units of density."""
+
+RESOLUTION = 0.7
+"""mm. Standard deviation of G. On the seven training cases it gains the render 0.10 dB and 0.009 in SSIM, on each of
+them more than nothing; 1 mm gains as much, 1.5 mm less.
+"""
+
+REACH = 3.0
+"""G is cut off at this many standard deviations."""
 
 
 def label_fractions(
@@ -37,6 +50,25 @@ def label_fractions(
     visible, core, dead = step(thresholds.edema), step(thresholds.enhancing), step(thresholds.necrosis)
     necrosis = dead if enhances else core
     return np.stack([necrosis, visible - core, core - necrosis])
+
+
+def seen_fractions(
+    density: NDArray[np.floating],
+    thresholds: ImagingThresholds,
+    head: BoolArray,
+    voxel_size: NDArray[np.float64],
+    *,
+    enhances: bool = True,
+) -> NDArray[np.float32]:
+    """Return the soft fractions of (X, Y, Z) at the resolution of a scan, (3, X, Y, Z); 0 outside the head."""
+    sigma = RESOLUTION / voxel_size
+
+    def blurred(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(ndimage.gaussian_filter(values * head, sigma, truncate=REACH, mode="constant"), np.float32)
+
+    share = np.maximum(blurred(np.ones(head.shape, np.float32)), 1e-3)
+    fractions = label_fractions(density, thresholds, enhances=enhances)
+    return np.stack([blurred(fraction) / share * head for fraction in fractions])
 
 
 def label_map(

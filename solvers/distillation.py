@@ -1,6 +1,7 @@
 r"""Few-step students of a trained denoiser: the same call, fewer calls.
 
-The teacher's ODE (`hybridtumor.solvers.sampling`) maps a start y_max at σ_max to an end r. Two students learn the map:
+The teacher's ODE (`hybridtumor.solvers.sampling`) maps a start y_max at σ_max, the level at which samples start, to an
+end r. Two students learn the map:
 
 *One step.* f(y_max, σ_max) ≈ r by regression on pairs that the teacher has made (Luhman & Luhman, 2021):
 
@@ -21,19 +22,23 @@ The one-step student draws a sample in one step of any sampler, the other by the
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hybridtumor.models.denoiser import Denoiser, MeanAndScale
+from hybridtumor.models.heterogeneity import remainder, smooth_noise
+from hybridtumor.models.resolution import WORKING_SPACING
 from hybridtumor.models.spectrum import filtered, wiener_error
 from hybridtumor.scan import write_bytes
 from hybridtumor.solvers.losses import SUPPORT, Batch, Loss, generators, noise_like, remainder_of, weighted_mean
 from hybridtumor.solvers.samplers import sampler
-from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, Denoise, noise_levels
+from hybridtumor.solvers.sampling import SIGMA_MIN, START, Denoise, noise_levels
 
 DISCRETISATION = 18
 """N, levels of the consistency loss."""
@@ -66,7 +71,7 @@ def teacher_step(denoise: Denoise, y: Tensor, high: Tensor, low: Tensor) -> Tens
     return y + (bottom - top) * (slope + slope_ahead) / 2
 
 
-def discretisation(count: int = DISCRETISATION, sigma_max: float = SIGMA_MAX) -> Tensor:
+def discretisation(count: int = DISCRETISATION, sigma_max: float = START) -> Tensor:
     """Return t_1 … t_N, ascending, σ_min to `sigma_max`."""
     return noise_levels(count, sigma_max, SIGMA_MIN)[:-1].flip(0).float()
 
@@ -176,9 +181,14 @@ class PairMaker:
         return Pairs(batch, start, load_file(path)["end"].to(start))
 
     def start_of(self, number: int, batch: Batch) -> Tensor:
-        """Return starts of the ODE, of spectrum S + σ_max²."""
+        """Return starts of the ODE, r₀ + σ_max ε, as samples have them (`hybridtumor.solvers.place_noise`)."""
         sources = generators(torch.Generator().manual_seed(number * len(batch)), len(batch))
-        return filtered(noise_like(batch.target, sources), lambda s: (s + SIGMA_MAX**2).sqrt())
+        drawn = filtered(noise_like(batch.target, sources), torch.sqrt)
+        for own, source in zip(drawn, sources, strict=True):
+            rng = np.random.default_rng([source.initial_seed(), *b"regions"])
+            regions = remainder(rng, partial(smooth_noise, rng, tuple(own.shape[1:])), WORKING_SPACING)
+            own[: len(regions)] = torch.from_numpy(regions[: len(own)])
+        return drawn + START * noise_like(batch.target, sources)
 
     def end_of(self, batch: Batch, start: Tensor) -> Tensor:
         """Return the ends that the teacher's ODE takes the starts to."""
@@ -188,7 +198,9 @@ class PairMaker:
             _, mean_image, log_scale = remainder_of(self.regression, there)
             inputs = (mean_image, log_scale, there.fields, there.vector)
             heun = sampler("heun")
-            end = heun(lambda y, sigma: self.teacher(y, sigma, *inputs), start.to(device), noise_levels(self.steps))
+            end = heun(
+                lambda y, sigma: self.teacher(y, sigma, *inputs), start.to(device), noise_levels(self.steps, START)
+            )
             return end.cpu()
 
 
@@ -198,7 +210,7 @@ def one_step_loss(regression: MeanAndScale) -> Callable[[Callable[..., Any], Pai
     def loss(network: Callable[..., Any], pairs: Pairs, _generator: torch.Generator) -> Tensor:
         batch = pairs.batch
         _, mean_image, log_scale = remainder_of(regression, batch)
-        sigma = pairs.start.new_full((len(pairs),), SIGMA_MAX)
+        sigma = pairs.start.new_full((len(pairs),), START)
         estimate = network(pairs.start, sigma, mean_image, log_scale, batch.fields, batch.vector)
         return weighted_mean((estimate - pairs.end) ** 2, batch.weight)
 

@@ -23,7 +23,10 @@ Fresh = Callable[[int], Tensor]
 """White noise of a step of a sampler, shaped like y; steps count from 1, as step 0 is the noise of the start."""
 
 SIGMA_MAX = 20.0
-"""Noise level of the start: above the remainder at all wavelengths below 3 cm."""
+"""A level above the remainder at all wavelengths below 3 cm: the highest that anything is trained at."""
+
+START = 0.5
+"""Noise level at which samples start, from a draw of heterogeneity (`hybridtumor.solvers.place_noise`)."""
 
 SIGMA_MIN = 0.05
 """Last level above 0, where nothing else is said; a consistency function returns there what it is given."""

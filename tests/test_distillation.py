@@ -60,7 +60,7 @@ class LinearStudent(nn.Module):
 
 def errors_of_a_student(levels: int, looks: tuple[int, ...]) -> list[float]:
     """RMS error of the one-step samples of a consistency student after so many steps of training."""
-    times = discretisation(levels)
+    times = discretisation(levels, SIGMA_MAX)
     student, target = LinearStudent(times), LinearStudent(times)
     optimiser = torch.optim.Adam(student.parameters(), 0.02)
     generator = torch.Generator().manual_seed(0)

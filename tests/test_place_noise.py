@@ -1,5 +1,6 @@
 """Noise belongs to a place: the same voxel sees the same noise in every box, white, and paired with its negative."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,3 +31,24 @@ def test_samples_come_in_antithetic_pairs() -> None:
     a, b, c = (PlaceNoise(0, k, 1, box).start(5.0) for k in range(3))
     assert torch.equal(a, -b)
     assert not torch.equal(a, c)
+
+
+@pytest.mark.law("images", "A voxel sees the same heterogeneity at the start whatever box is cut around it")
+def test_regions_do_not_depend_on_the_box() -> None:
+    for seed in range(4):
+        large = PlaceNoise(seed, 0, 4, Box((-5, 10, 0), (48, 32, 40))).start(0.5)
+        small = PlaceNoise(seed, 0, 4, Box((7, 20, 17), (16, 16, 20))).start(0.5)
+        assert torch.allclose(large[:, 12:28, 10:26, 17:37], small, atol=2e-5)
+
+
+def test_a_start_has_unit_variance_beside_its_noise_and_borders() -> None:
+    box = Box((0, 0, 0), (40, 40, 40))
+    drawn = torch.stack([PlaceNoise(seed, 0, 7, box).start(0.0)[:4] for seed in range(24)])
+    assert float(drawn.square().mean()) == pytest.approx(1, abs=0.25)
+    assert abs(float(drawn.mean())) < 0.25
+    noisy = PlaceNoise(0, 0, 7, box)
+    assert torch.allclose(noisy.start(0.5) - noisy.start(0.0), 0.5 * noisy.white(0), atol=1e-6)
+    steps = drawn.diff(dim=2).numpy()
+    kurtosis = (steps**4).mean() / (steps**2).mean() ** 2
+    assert kurtosis > 6  # borders: of a Gaussian field it is 3
+    assert np.isfinite(kurtosis)

@@ -33,7 +33,8 @@ def test_gaussian_denoiser_gives_its_mean_and_variance(steps: int, figure: Figur
 def test_wieners_filter_draws_fields_of_the_spectrum() -> None:
     levels = noise_levels(12)
     box = Box((0, 0, 0), (32, 32, 32))
-    start = torch.stack([PlaceNoise(0, k, 1, box).start(SIGMA_MAX) for k in range(0, 8, 2)])
+    white = torch.stack([PlaceNoise(0, k, 1, box).white(0) for k in range(0, 8, 2)])
+    start = filtered(white, lambda s: (s + SIGMA_MAX**2).sqrt())
     drawn = heun(wiener, start, levels)
     expected = filtered(start, lambda s: (s / (s + SIGMA_MAX**2)).sqrt())
     assert float((drawn - expected).std()) < 0.1 * float(expected.std())

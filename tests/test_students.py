@@ -23,7 +23,8 @@ from hybridtumor.refiner_weights import save_weights
 from hybridtumor.scan import MODALITIES
 from hybridtumor.solvers.guidance import GuidanceOptions, Mode
 from hybridtumor.solvers.place_noise import PlaceNoise
-from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN
+from hybridtumor.solvers.sampling import SIGMA_MIN, START
+from hybridtumor.students import CONSISTENCY_LEVEL
 from hybridtumor.therapy import UNTREATED, DoseMap, Fractionation, TherapyPlan
 from hybridtumor.train_options import STUDENTS
 
@@ -88,7 +89,9 @@ class Listening:
         self.answers.append(answer)
 
 
-@pytest.mark.parametrize(("stage", "levels"), [("one-step", (20,)), ("consistency", (20, 1)), ("half-width", 10)])
+@pytest.mark.parametrize(
+    ("stage", "levels"), [("one-step", (START,)), ("consistency", (START, CONSISTENCY_LEVEL)), ("half-width", 10)]
+)
 def test_a_file_is_sampled_as_its_stage_says(
     students: dict[str, Refiner], stage: str, levels: tuple[int, ...] | int
 ) -> None:
@@ -104,20 +107,20 @@ def test_a_file_is_sampled_as_its_stage_says(
         assert len(seen) == levels
     else:
         assert seen == pytest.approx(levels)
-    assert torch.allclose(listening.asked[0][0], own.start(SIGMA_MAX)[None], atol=1e-4)
+    assert torch.allclose(listening.asked[0][0], own.start(START)[None], atol=1e-5)
     if stage == "consistency":  # its noise is that of the place, so arms and days share it and pairs stay pairs
         put_back = listening.asked[1][0] - listening.answers[0]
-        assert torch.allclose(put_back, (1 - SIGMA_MIN**2) ** 0.5 * own.white(1), atol=1e-5)
+        assert torch.allclose(put_back, (CONSISTENCY_LEVEL**2 - SIGMA_MIN**2) ** 0.5 * own.white(1), atol=1e-5)
 
 
 def test_levels_of_a_consistency_student_are_a_choice(students: dict[str, Refiner]) -> None:
-    refiner = replace(students["consistency"], steps=3, last_level=0.5)
+    refiner = replace(students["consistency"], steps=3, last_level=0.1)
     scene = real_case("onset", small_baseline(), POPULATION, ImagingThresholds()).scene
     listening = Listening(refiner.weights.denoiser)
     refiner.sample(scene, [PlaceNoise(0, 0, IMAGE_CHANNELS, scene.box)])
     listening.hook.remove()
     seen = [sigma for _, sigma in listening.asked]
-    assert (len(seen), seen[0], seen[-1]) == (3, pytest.approx(20), pytest.approx(0.5))
+    assert (len(seen), seen[0], seen[-1]) == (3, pytest.approx(START), pytest.approx(0.1))
 
 
 def test_students_push_the_more_often_the_fewer_their_evaluations(students: dict[str, Refiner], tmp_path: Path) -> None:
