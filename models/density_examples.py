@@ -8,10 +8,10 @@ the patient or one grown anywhere in healthy tissue, often with the contrast of 
 that of the whole head, as in use, or reaches beyond the tumour by a random distance and into healthy places too, so
 that where H differs from the scan says nothing about n.
 
-How bright a tumour is differs from patient to patient more than over its own layers, and few patients are at hand. A
-net that goes by brightness is off by the same factor all over a tumour. So the contrast of whole windows is stretched
-at random, each modality on its own, T2 and FLAIR often alike; what remains to go by is what differs within a tumour,
-between modalities, and in shape. Gains, bias, noise, flips and missing modalities are drawn on top. An example depends
+How bright a tumour is differs much from patient to patient, and few patients are at hand: a net that goes by brightness
+would be off by the same factor all over a tumour. So the contrast of whole windows is stretched at random, each
+modality on its own, T2 and FLAIR often alike; what remains to go by is what differs within a tumour, between
+modalities, and in shape. Gains, bias, noise, flips and missing modalities are drawn on top. An example depends
 on seed and index alone.
 """
 

@@ -5,7 +5,8 @@ r"""Training of the density net S_B: least squares of the tumour cell density n,
 The minimiser of the first term is the mean of n given the image, so the net's answer between two labels is a mean, not
 a guess. Errors that a whole tumour shares, and a faint background, cost the first term little and a burden much: hence
 the second. It is a logarithm, because a relative error of the burden is least for an answer that is too small; and κ
-rises from 0 over the first half of the steps, because a net that reads everywhere a half is drawn to read nothing.
+rises from 0 over the first half of the steps. With a squared relative error from the first step on, κ = 0.03, the one
+net that was tried read nothing anywhere.
 """
 
 import math
