@@ -22,8 +22,8 @@ would let dose at a distant place change the image here, so both sums run over a
 on what lies within three reaches of S_A. P makes `source` additive only for kills of one support. `source` pushes at
 every evaluation, so its polyak residual fades once S_A has passed n_t, and its effect grows with γ and the number of
 levels: γ = 0.2 suits twelve levels of Heun's method on a white Gaussian (4 settings tried on that toy alone). A
-sampler of few evaluations pushes several times at each (`repeats`), until the pushes of `source` add up to the kill,
-⌈1/(γ n)⌉ for n evaluations: S_A bends, and one long step along its slope would not follow.
+sampler of few evaluations pushes several times at each (`repeats`): S_A bends, and one long step along its slope would
+not follow.
 
 Classifier-free guidance (Ho and Salimans 2022) with a scale for the tumour and one for its therapy:
 

@@ -18,8 +18,8 @@ from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.solvers.guidance import Conditions, Denoise, GuidanceOptions, Mode, Source, Step, guided, told
 from hybridtumor.solvers.samplers import CONSISTENCY, SAMPLERS
-from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, noise_levels
-from hybridtumor.students import PUSHES
+from hybridtumor.solvers.sampling import SIGMA_MIN, START, noise_levels
+from hybridtumor.students import CONSISTENCY_LEVEL, PUSHES, TEACHER_STEPS
 
 heun = SAMPLERS["heun"]
 
@@ -199,13 +199,13 @@ def consistency_function(density: Tensor) -> Denoise:
     return function
 
 
-@pytest.mark.law("images", "Therapy as a source term moves one and two evaluations as far as ten (linear model)")
-@pytest.mark.parametrize(("stage", "levels"), [("one-step", [SIGMA_MAX]), ("consistency", [SIGMA_MAX, 1.0])])
+@pytest.mark.law("images", "Therapy as a source term moves a student as far as its teacher (linear model)")
+@pytest.mark.parametrize(("stage", "levels"), [("one-step", [START]), ("consistency", [START, CONSISTENCY_LEVEL])])
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
-def test_few_evaluations_of_a_student_push_as_far_as_the_teachers_ten(
+def test_few_evaluations_of_a_student_push_as_far_as_the_teachers(
     share: float, stage: str, levels: list[float], figure: Figure
 ) -> None:
-    noise = (1 + SIGMA_MAX**2) ** 0.5 / 8 * start(5)
+    noise = (1 + START**2) ** 0.5 / 8 * start(5)
     options = GuidanceOptions("source")
 
     def effect(net: Callable[[Tensor], Denoise], draw: Callable[[Denoise], Tensor], how: GuidanceOptions) -> float:
@@ -213,15 +213,15 @@ def test_few_evaluations_of_a_student_push_as_far_as_the_teachers_ten(
         return burden(draw(net(UNTREATED))) - burden(draw(guided(told_to, how, [source(killed(share))])))
 
     def teacher(denoise: Denoise) -> Tensor:
-        return SAMPLERS["dpmpp_2m"](denoise, noise, noise_levels(10, sigma_min=0.03, rho=40.0))
+        return SAMPLERS["dpmpp_2m"](denoise, noise, noise_levels(TEACHER_STEPS, START, 0.03, 40.0))
 
     def student(function: Denoise) -> Tensor:
         return CONSISTENCY(function, noise, torch.tensor([*levels, 0.0]), fresh=lambda k: start(20 + k) / 8)
 
     many = effect(network, teacher, options)
     few = effect(consistency_function, student, replace(options, repeats=PUSHES[stage]))
-    figure("effect over that of ten", few / many, at_least=0.9, at_most=1.1)
-    assert effect(consistency_function, student, options) < 0.5 * many  # if each pushed but once
+    figure("effect over that on the teacher", few / many, at_least=0.8, at_most=1.25)
+    assert effect(consistency_function, student, options) < 0.65 * many  # if each pushed but once
 
 
 def test_both_comes_closer_to_the_density_than_the_condition() -> None:

@@ -1,6 +1,5 @@
 """Students in use: a file is sampled as it was trained, and the laws of the refiner hold in one and two evaluations."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from hybridtumor.scan import MODALITIES
 from hybridtumor.solvers.guidance import GuidanceOptions, Mode
 from hybridtumor.solvers.place_noise import PlaceNoise
 from hybridtumor.solvers.sampling import SIGMA_MIN, START
-from hybridtumor.students import CONSISTENCY_LEVEL
+from hybridtumor.students import CONSISTENCY_LEVEL, PUSHES, TEACHER_STEPS
 from hybridtumor.therapy import UNTREATED, DoseMap, Fractionation, TherapyPlan
 from hybridtumor.train_options import STUDENTS
 
@@ -124,12 +123,11 @@ def test_levels_of_a_consistency_student_are_a_choice(students: dict[str, Refine
 
 
 def test_students_push_the_more_often_the_fewer_their_evaluations(students: dict[str, Refiner], tmp_path: Path) -> None:
-    for stage, refiner in students.items():
-        options, evaluations = refiner.guidance, refiner.steps
-        assert options.repeats == (1 if stage == "half-width" else math.ceil(1 / (options.gamma * evaluations)))
+    repeats = [students[stage].guidance.repeats for stage in ("half-width", "consistency", "one-step")]
+    assert repeats == [1, PUSHES["consistency"], PUSHES["one-step"]] == sorted(set(repeats))
     for stage in (None, "diffusion"):
         teacher = Refiner.load(saved(tmp_path, stage))
-        assert (teacher.steps, teacher.sampler, teacher.guidance) == (10, "dpmpp_2m", GuidanceOptions())
+        assert (teacher.steps, teacher.sampler, teacher.guidance) == (TEACHER_STEPS, "dpmpp_2m", GuidanceOptions())
 
 
 @pytest.mark.law("images", "Outside the mask the image of a student is the scan, bit for bit")
