@@ -20,7 +20,7 @@ from hybridtumor.solvers.pruning import widths_of
 from hybridtumor.solvers.samplers import CONSISTENCY
 from hybridtumor.train_options import STUDENTS
 
-TEACHER, TEACHER_STEPS = "diffusion", 10
+TEACHER, TEACHER_STEPS = "diffusion", 6
 """Stage of the trained denoiser, and the noise levels it is sampled at."""
 
 CONSISTENCY_LEVEL = 0.15

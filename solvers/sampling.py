@@ -25,7 +25,7 @@ Fresh = Callable[[int], Tensor]
 SIGMA_MAX = 20.0
 """A level above the remainder at all wavelengths below 3 cm: the highest that anything is trained at."""
 
-START = 0.5
+START = 0.4
 """Noise level at which samples start, from a draw of heterogeneity (`hybridtumor.solvers.place_noise`)."""
 
 SIGMA_MIN = 0.05

@@ -27,7 +27,7 @@ from hybridtumor.solvers.distillation import (
 from hybridtumor.solvers.losses import remainder_of
 from hybridtumor.solvers.pruning import half_width, narrower, widths_of
 from hybridtumor.solvers.samplers import SAMPLERS
-from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, noise_levels
+from hybridtumor.solvers.sampling import SIGMA_MAX, SIGMA_MIN, START, noise_levels
 from hybridtumor.solvers.training import TrainingOptions, fit, new_networks, regression_loss
 
 heun = SAMPLERS["heun"]
@@ -171,7 +171,7 @@ def test_pairs_are_made_once_and_are_the_teachers(tmp_path: Path) -> None:
     _, mean_image, log_scale = remainder_of(regression, pairs.batch)
     inputs = (mean_image, log_scale, pairs.batch.fields, pairs.batch.vector)
     with torch.no_grad():
-        expected = heun(lambda y, sigma: teacher(y, sigma, *inputs), pairs.start, noise_levels(3))
+        expected = heun(lambda y, sigma: teacher(y, sigma, *inputs), pairs.start, noise_levels(3, START))
     assert torch.allclose(pairs.end, expected, atol=2e-3, rtol=2e-3)  # kept in half precision
     assert not torch.equal(maker.pairs_of(0).start, pairs.start)
 

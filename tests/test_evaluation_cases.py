@@ -18,7 +18,7 @@ from hybridtumor.errors import InputError
 from hybridtumor.evaluation import contact_sheet, running, table
 from hybridtumor.evaluation.cases import EvaluationCase, Region, hard_labels
 from hybridtumor.evaluation.command import EvaluateOptions
-from hybridtumor.evaluation.dose_series import DOSES, dose_series
+from hybridtumor.evaluation.dose_series import DOSES, agreement, dose_series
 from hybridtumor.evaluation.estimator import measured_by
 from hybridtumor.evaluation.legend import GROUPS, MEANINGS, REGIONS
 from hybridtumor.evaluation.page import page
@@ -385,6 +385,32 @@ def test_images_that_follow_the_fields_have_slope_one(monkeypatch: pytest.Monkey
     assert found.violations == 0
     assert found.slope > 0
     assert dose_series(replace(baseline, density=0 * baseline.density), refiner, contrast) is None
+
+
+def test_source_and_fields_change_the_image_of_a_small_kill_by_what_they_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn images whose FLAIR is the density told, less a given share of the kill in mode `source`."""
+    baseline, refiner = small_baseline(), small_refiner()
+
+    def drawn(share: float):
+        def sample(self: Refiner, scene: Scene, noise: object, step: object = None) -> NDArray[np.float32]:
+            images = np.zeros((1, 7, *scene.box.extent), np.float32)
+            pushed = share * scene.spared if self.guidance.mode == "source" else 0
+            images[0, 3] = scene.fields[FIELDS.index("density")] - pushed
+            return images
+
+        return sample
+
+    def flair(_healthy: NDArray[np.float32], _available: tuple[bool, ...]):
+        return lambda images: images[3]
+
+    monkeypatch.setattr(Scene, "compose", lambda self, drawn: (drawn[:, :4], drawn[:, 4:]))
+    for share in (1.0, 0.5, -1.0):
+        monkeypatch.setattr(Refiner, "sample", drawn(share))
+        found = agreement(baseline, refiner, flair)
+        assert found is not None
+        assert found.source_over_condition == pytest.approx(share, rel=0.05)
+        assert found.same_sign == pytest.approx(float(share > 0), abs=0.05)
+    assert agreement(replace(baseline, density=0 * baseline.density), refiner, flair) is None
 
 
 def test_wrong_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,10 +42,10 @@ def test_regions_do_not_depend_on_the_box() -> None:
 
 
 def test_a_start_has_unit_variance_beside_its_noise_and_borders() -> None:
-    box = Box((0, 0, 0), (40, 40, 40))
-    drawn = torch.stack([PlaceNoise(seed, 0, 7, box).start(0.0)[:4] for seed in range(24)])
-    assert float(drawn.square().mean()) == pytest.approx(1, abs=0.25)
-    assert abs(float(drawn.mean())) < 0.25
+    box = Box((0, 0, 0), (16, 16, 16))
+    drawn = torch.stack([PlaceNoise(seed, 0, 7, box).start(0.0)[:4] for seed in range(150)])
+    assert float(drawn.square().mean()) == pytest.approx(1, abs=0.25)  # standard error 0.09
+    assert abs(float(drawn.mean())) < 0.2
     noisy = PlaceNoise(0, 0, 7, box)
     assert torch.allclose(noisy.start(0.5) - noisy.start(0.0), 0.5 * noisy.white(0), atol=1e-6)
     steps = drawn.diff(dim=2).numpy()

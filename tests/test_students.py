@@ -89,7 +89,8 @@ class Listening:
 
 
 @pytest.mark.parametrize(
-    ("stage", "levels"), [("one-step", (START,)), ("consistency", (START, CONSISTENCY_LEVEL)), ("half-width", 10)]
+    ("stage", "levels"),
+    [("one-step", (START,)), ("consistency", (START, CONSISTENCY_LEVEL)), ("half-width", TEACHER_STEPS)],
 )
 def test_a_file_is_sampled_as_its_stage_says(
     students: dict[str, Refiner], stage: str, levels: tuple[int, ...] | int

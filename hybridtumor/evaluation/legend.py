@@ -57,6 +57,11 @@ MEANINGS = {
     "spearman": Meaning("Spearman", "−1", "Rank correlation of dose and implied burden.", 2),
     "violations": Meaning("Violations", "0", "Share of dose steps over which the implied burden rises.", 2),
     "slope": Meaning("Slope", "1", "Of the implied burden on the fields'.", 2),
+    "relative_slope": Meaning("Relative|slope", "1", "The same of burdens over those of dose 0.", 2),
+    "source_over_condition": Meaning(
+        "Source over|condition", "1", "Change of implied burden by a small kill, by source term over by fields.", 2
+    ),
+    "same_sign": Meaning("Same sign", "1", "Share of the change by the fields, at places where both have one sign.", 2),
     "memorisation": Meaning(
         "Nearest training crop|over held-out's",
         "1",
@@ -79,7 +84,10 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "Labels": (("whole", "core", "enhancing"), ("dice", "hd95", "volume error", "dice to fields")),
     "Laws": (("outside",), ("change outside the mask",)),
-    "Response to dose": (("dose series",), ("spearman", "violations", "slope")),
+    "Response to dose": (
+        ("dose series",),
+        ("spearman", "violations", "slope", "relative_slope", "source_over_condition", "same_sign"),
+    ),
     "Memorisation": (("crops",), ("nearest training crop", "memorisation")),
     "Cost": (("cost",), ("seconds",)),
 }  # fmt: skip

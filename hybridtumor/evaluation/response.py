@@ -5,6 +5,8 @@ r"""What generated images say of the tumour: extent of labels, implied density, 
     Spearman     = rank correlation of dose and implied burden; −1 when more dose always leaves less
     violations   = share of dose steps over which the implied burden rises
     slope        = least squares of the implied burden on that of the fields; 1 when images say what the fields say
+    relative slope = the same of both burdens over those of dose 0: what is left of it does not know how much of a
+                   tumour S reads on the patient's own scan, which no dose has changed
 
 S is any estimator of density from images, but never the one that steers them
 (`hybridtumor.models.density_estimator`: S_B measures, S_A steers).
@@ -33,6 +35,7 @@ class DoseResponse:
     spearman: float
     violations: float
     slope: float
+    relative_slope: float
 
 
 def volume_error(mask: BoolArray, reference: BoolArray) -> float:
@@ -75,4 +78,5 @@ def dose_response(doses: Sequence[float], implied: Sequence[float], field: Seque
         raise InputError("dose response: expected fields whose burden depends on the dose, got the same at every dose.")
     rank = float(stats.spearmanr(d, seen).statistic) if np.ptp(seen) > 0 else float("nan")
     slope = float(np.polyfit(meant, seen, 1)[0])
-    return DoseResponse(rank, float((np.diff(seen) > 0).mean()), slope)
+    relative = slope * meant[0] / seen[0] if seen[0] > 0 else float("nan")
+    return DoseResponse(rank, float((np.diff(seen) > 0).mean()), slope, float(relative))

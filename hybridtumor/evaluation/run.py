@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hybridtumor.errors import InputError
 from hybridtumor.evaluation.cases import INSIDE, EvaluationCase
-from hybridtumor.evaluation.dose_series import EstimatorOf, dose_series
+from hybridtumor.evaluation.dose_series import EstimatorOf, agreement, dose_series
 from hybridtumor.evaluation.memorisation import memorisation, places, training_bank
 from hybridtumor.evaluation.predictions import STUDENT_ROWS, TEACHER_ROWS, Ensemble, Prediction, Rows, ensemble, simpler
 from hybridtumor.evaluation.scoring import Score, Scorer
@@ -83,11 +83,12 @@ class Evaluation:
             return []
         scores = []
         for rows, refiner in self.generators:
-            series = dose_series(case.baseline, refiner, self.estimator_of, self.seed)
-            scores += [
-                Score(case.kind, case.patient, case.name, rows.sample, "dose series", figure, value)
-                for figure, value in ({} if series is None else vars(series)).items()
-            ]
+            for measured in (dose_series, agreement):
+                found = measured(case.baseline, refiner, self.estimator_of, self.seed)
+                scores += [
+                    Score(case.kind, case.patient, case.name, rows.sample, "dose series", figure, value)
+                    for figure, value in ({} if found is None else vars(found)).items()
+                ]
         return scores
 
     def _memory(self, case: EvaluationCase, found: Iterable[Prediction]) -> list[Score]:
