@@ -42,6 +42,7 @@ class EvaluateOptions:
     contact_sheet: Annotated[
         bool, Parameter(help="Also make a blind sheet of real and generated crops, and its key.", negative="")
     ] = False
+    doses: Annotated[bool, Parameter(help="Make dose series too: nine more images of each case.")] = True
     out: Annotated[Path, Parameter(help="Folder of the table: JSON, CSV and HTML.")] = Path("run/evaluation")
 
 

@@ -39,6 +39,7 @@ def evaluate(options: EvaluateOptions) -> None:
         _estimator_of(options.estimator),
         _students(options.students),
         bank=_bank(options.cache),
+        doses=options.doses,
         antithetic=not options.independent,
     )
     wanted = set(options.cases)
