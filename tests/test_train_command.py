@@ -54,7 +54,7 @@ def test_students_are_weights_like_any_other(folder: Path) -> None:
     for kind in STUDENTS:
         student = load_weights(folder / "out" / f"student_{kind}.safetensors")
         assert student.header["training"]["stage"] == kind
-    assert student.header["sizes"]["denoiser"] == [24, 32, 48]
+    assert student.header["sizes"]["denoiser"] == [16, 24, 32, 48]
     with pytest.raises(InputError, match="students: expected of"):
         replace(options(folder), students=("three-step",))
 

@@ -18,7 +18,7 @@ from hybridtumor.errors import ConvergenceError, InputError
 from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, VECTOR_SIZE
 from hybridtumor.models.denoiser import MeanAndScale
 from hybridtumor.solvers.loss_history import History, Row, picture, read_rows
-from hybridtumor.solvers.losses import draw_sigma, generators, objective_of
+from hybridtumor.solvers.losses import MEAN_PRIOR, draw_sigma, generators, objective_of
 from hybridtumor.solvers.prefetch import prefetched
 from hybridtumor.solvers.training import (
     Batch,
@@ -271,6 +271,10 @@ def test_one_batch_can_be_learnt(tmp_path: Path) -> None:
     fit(regression, regression_loss, lambda _: batch, options, tmp_path / "r", progress=note)
     assert float(regression_loss(regression, batch, torch.Generator()).detach()) < losses[0] - 0.2
     losses.clear()
+    regression = new_networks(TINY, TINY, 0)[0]
+    coarse = torch.rand(1, len(FIELDS), 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    fields = torch.nn.functional.interpolate(coarse, scale_factor=4.0, mode="trilinear")
+    batch = replace(batch, fields=fields, target=batch.render + 4 * fields[:, :1] - 2)  # told by a field, no noise
     fit(denoiser, diffusion_loss(regression, options), lambda _: batch, options, tmp_path / "d", progress=note)
     untrained = new_networks(TINY, TINY, 0)[1]
     late, early = (
@@ -283,7 +287,7 @@ def test_one_batch_can_be_learnt(tmp_path: Path) -> None:
     assert np.mean(np.log(late)) < np.mean(np.log(early)) - 0.5
 
 
-def test_regression_loss_is_least_at_the_true_mean_and_scale() -> None:
+def test_regression_loss_is_least_at_the_shrunk_mean_and_the_scale_that_is_left() -> None:
     class Fixed(nn.Module):
         def __init__(self, mean: float, scale: float) -> None:
             super().__init__()
@@ -301,7 +305,10 @@ def test_regression_loss_is_least_at_the_true_mean_and_scale() -> None:
     def value(mean: float, scale: float) -> float:  # the β-weight is constant in the gradient: divide it out
         return float(regression_loss(Fixed(mean, scale), batch, generator)) / scale
 
-    assert value(0.3, 0.5) < min(value(0.2, 0.5), value(0.4, 0.5), value(0.3, 0.4), value(0.3, 0.65))
+    mean = 0.3 / (1 + MEAN_PRIOR)
+    scale = (0.5**2 + (0.3 - mean) ** 2 + MEAN_PRIOR * mean**2) ** 0.5
+    others = [(mean - 0.1, scale), (mean + 0.1, scale), (mean, 0.8 * scale), (mean, 1.3 * scale), (0.3, scale)]
+    assert value(mean, scale) < min(value(*other) for other in others)
 
 
 def test_missing_modality_and_outside_support_do_not_count() -> None:
