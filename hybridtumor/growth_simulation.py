@@ -8,7 +8,7 @@ Every arm of a scenario shares one. Under MPI every rank calls it alike and gets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -74,6 +74,9 @@ class GrowthSimulation:
         Mechanics of the head and what it needs to act back on growth; None: tissue stays where it is.
     seconds
         Wall time of each stage of the preparation.
+    water
+        Diffusion tensor of water in every cell, (m, 3, 3), for growth along the tracts; None: the same in all
+        directions.
     """
 
     grid: Grid
@@ -85,6 +88,7 @@ class GrowthSimulation:
     diffusivity: NDArray[np.float64]
     effect: HeadMechanics | None
     seconds: dict[str, float]
+    water: NDArray[np.float64] | None = None
 
     @classmethod
     def prepare(
@@ -142,16 +146,68 @@ class GrowthSimulation:
                     mesh, tissue, values, margin_mm=margin, cell_size_mm=size, coarsest_mm=max(size, COARSEST)
                 ),
             )
+            water = None if tensor is None else _water(brain, tensor)
+        return cls.on_mesh(
+            tissue,
+            values,
+            law,
+            brain,
+            mechanics=mechanics,
+            water=water,
+            obtuse=mesh != LATTICE,
+            seconds=seconds,
+            comm=comm,
+        )
+
+    @classmethod
+    def on_mesh(
+        cls,
+        tissue: TissueMap,
+        density: NDArray[np.float32],
+        growth: GrowthParameters,
+        brain: BrainMesh,
+        *,
+        mechanics: MechanicalParameters | None = None,
+        water: NDArray[np.float64] | None = None,
+        obtuse: bool = False,
+        seconds: dict[str, float] | None = None,
+        comm: MPI.Intracomm = MPI.COMM_WORLD,
+    ) -> "GrowthSimulation":
+        """Assemble the operators on a mesh that is there.
+
+        Parameters
+        ----------
+        tissue, growth, mechanics, comm
+            As for `prepare`.
+        density
+            Day-0 density that `require_tumour` has let pass.
+        brain, water, seconds
+            As the attributes.
+        obtuse
+            Whether the mesh has angles that call for the flux limiter, as the lattice has not.
+        """
+        seconds = {} if seconds is None else seconds
+        with _timed(seconds, "mesh"):
             domain = distribute(brain.mesh, comm)
         with _timed(seconds, "assemble"):
-            diffusivity = _diffusivity(law, brain, tensor, obtuse=mesh != LATTICE)
-            ones = np.ones(len(brain.mesh.cells))
-            diffusion = operator_of(domain, brain, diffusivity, ones, brain.transfer.node_volume)
+            diffusivity = _diffusivity(growth, brain, water, obtuse=obtuse)
+            diffusion = _at_rest(domain, brain, diffusivity)
         effect = None
         if mechanics is not None:
             with _timed(seconds, "mechanics"):
-                effect = HeadMechanics.prepare(tissue, values, mechanics, brain, diffusivity, comm)
-        return cls(tissue.grid, values, law, brain, domain, diffusion, diffusivity, effect, seconds)
+                effect = HeadMechanics.prepare(tissue, density, mechanics, brain, diffusivity, comm)
+        return cls(tissue.grid, density, growth, brain, domain, diffusion, diffusivity, effect, seconds, water)
+
+    def with_growth(self, growth: GrowthParameters) -> "GrowthSimulation":
+        """Return the simulation of other parameters of growth on the same mesh: only operators are assembled anew."""
+        diffusivity = _diffusivity(growth, self.brain, self.water, obtuse=self.diffusivity.ndim == 3)
+        return replace(
+            self,
+            growth=growth,
+            diffusion=_at_rest(self.domain, self.brain, diffusivity),
+            diffusivity=diffusivity,
+            effect=None if self.effect is None else replace(self.effect, diffusivity=diffusivity),
+        )
 
     def shared_steps(
         self, plans: Iterable[TherapyPlan], days: Iterable[float] = (0, 180), *, tolerance: float = TOLERANCE
@@ -192,24 +248,19 @@ class GrowthSimulation:
         of `shared_steps` make arms comparable to round-off; None lets the steps adapt to this plan.
         """
         report_days = ascending_days(days)
-        control = _step_control(tolerance)
         therapy = plan.active
-        for course in therapy.courses:
-            self.grid.require_same(course.dose.grid, "dose")
-        for cut in therapy.resections:
-            self.grid.require_same(cut.grid, "resection")
         sensitivity = TreatmentResponse() if response is None else response
         transfer, seconds = self.brain.transfer, dict(self.seconds)
-
-        def at_nodes(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-            return self.domain.local(transfer.to_mesh(values))
-
-        with _timed(seconds, "transfer"):
-            kill = KillSchedule.from_plan(therapy, sensitivity, at_nodes, local=local)
-        coupling = self._coupling(therapy)
-        half_time = sensitivity.clearance_half_time
-        with _timed(seconds, "solve"):
-            trajectory = self._grow(kill, report_days, control, steps, progress, half_time, coupling)
+        trajectory = self.trajectory(
+            plan,
+            report_days,
+            sensitivity,
+            local=local,
+            tolerance=tolerance,
+            steps=steps,
+            progress=progress,
+            seconds=seconds,
+        )
         with _timed(seconds, "transfer"):
             nodal = {day: self.domain.gather(trajectory.density[day]) for day in report_days}
             density = tuple(
@@ -247,6 +298,38 @@ class GrowthSimulation:
             damaged_curve=trajectory.damaged_curve,
             figures=self.figures | effort | {f"seconds_{stage}": value for stage, value in seconds.items()},
         )
+
+    def trajectory(
+        self,
+        plan: TherapyPlan,
+        report_days: tuple[float, ...],
+        response: TreatmentResponse,
+        *,
+        local: LocalResponse = UNIFORM,
+        tolerance: float = TOLERANCE,
+        steps: Sequence[float] | None = None,
+        progress: Callable[[float], None] | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> Trajectory:
+        """Grow the tumour under one plan and stay on the mesh; arguments and errors as for `run`.
+
+        Wall times are added to `seconds`.
+        """
+        control, therapy = _step_control(tolerance), plan.active
+        for course in therapy.courses:
+            self.grid.require_same(course.dose.grid, "dose")
+        for cut in therapy.resections:
+            self.grid.require_same(cut.grid, "resection")
+        seconds = {} if seconds is None else seconds
+
+        def at_nodes(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+            return self.domain.local(self.brain.transfer.to_mesh(values))
+
+        with _timed(seconds, "transfer"):
+            kill = KillSchedule.from_plan(therapy, response, at_nodes, local=local)
+        coupling = self._coupling(therapy)
+        with _timed(seconds, "solve"):
+            return self._grow(kill, report_days, control, steps, progress, response.clearance_half_time, coupling)
 
     def _coupling(self, plan: TherapyPlan) -> Coupling | None:
         """Return what changes the tissue during one arm: mechanics that acts back, surgery, or nothing."""
@@ -301,16 +384,25 @@ class GrowthSimulation:
 
 
 def _diffusivity(
-    growth: GrowthParameters, brain: BrainMesh, tensor: DiffusionTensor | None, *, obtuse: bool
+    growth: GrowthParameters, brain: BrainMesh, water: NDArray[np.float64] | None, *, obtuse: bool
 ) -> NDArray[np.float64]:
     """Return the diffusivity in every cell: scalars, (m,), or tensors, (m, 3, 3), where the limiter is needed."""
-    if tensor is not None:
-        spacing = float(tensor.grid.voxel_size.min())
-        means = symmetric(cell_means(brain.mesh, tensor.grid, tensor.fields, spacing=spacing))
+    if water is not None:
         rates = (growth.diffusion_white, growth.diffusion_grey)
-        return tissue_tensor(brain.white, brain.grey, rates, sharpened(means, growth.anisotropy))
+        return tissue_tensor(brain.white, brain.grey, rates, sharpened(water, growth.anisotropy))
     scalar = diffusivity(growth, brain.white, brain.grey)
     return scalar[:, None, None] * np.eye(3) if obtuse else scalar
+
+
+def _water(brain: BrainMesh, tensor: DiffusionTensor) -> NDArray[np.float64]:
+    """Return the diffusion tensor of water in every cell, (m, 3, 3)."""
+    spacing = float(tensor.grid.voxel_size.min())
+    return symmetric(cell_means(brain.mesh, tensor.grid, tensor.fields, spacing=spacing))
+
+
+def _at_rest(domain: Domain, brain: BrainMesh, diffusivity: NDArray[np.float64]) -> Operator:
+    """Return the diffusion operator of tissue at rest."""
+    return operator_of(domain, brain, diffusivity, np.ones(len(brain.mesh.cells)), brain.transfer.node_volume)
 
 
 def _step_control(tolerance: float) -> StepControl:
