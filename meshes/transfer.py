@@ -171,6 +171,17 @@ class GridTransfer:
         result[self.domain] = self.operator @ nodal
         return result
 
+    def to_mesh_transposed(self, slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ∂J/∂(values on the grid), shape ``grid.shape``, from ∂J/∂(what `to_mesh` makes of them), (n,)."""
+        result = np.zeros(self.grid.shape)
+        result[self.domain] = self.grid.voxel_volume * (self.operator @ (slopes / self.node_volume))
+        return result
+
+    def to_grid_transposed(self, slopes: FloatArray) -> NDArray[np.float64]:
+        """Return ∂J/∂(nodal values), (n,), from ∂J/∂(what `to_grid` makes of them), shape ``grid.shape``."""
+        result: NDArray[np.float64] = self.operator.T @ np.asarray(slopes[self.domain], np.float64)
+        return result
+
 
 def locate_samples(
     mesh: TetMesh, grid: Grid, domain: BoolArray, *, starved: NDArray[np.bool_] | None = None

@@ -13,8 +13,8 @@ parameters are those of `hybridtumor.parameters.TreatmentResponse`.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -61,6 +61,8 @@ class KillSchedule:
         (day, log-kill) of every resection, in order of time.
     shape
         Shape of the points; () when nothing fixes it: a plan without radiation then gives 0-d arrays, which broadcast.
+    products
+        Which two courses' roots the `fields` after the linear ones are products of; a plan's schedule alone has them.
     """
 
     fields: tuple[Array, ...] = ()
@@ -68,6 +70,7 @@ class KillSchedule:
     drug_terms: Array = field(default_factory=drug_kinetics.NO_TERMS.copy)
     removals: tuple[tuple[float, Array], ...] = ()
     shape: tuple[int, ...] = ()
+    products: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def from_plan(
@@ -101,8 +104,8 @@ class KillSchedule:
             A drug whose response is unknown.
         """
         courses = plan.active.courses if response.alpha > 0 else ()
-        terms = [_terms(course, response, sample, local) for course in courses]
-        fields, fractions = _fractions(courses, terms, response)
+        terms = [course_terms(course, response, sample, local) for course in courses]
+        fields, fractions, products = _fractions(courses, terms, response)
         drugs = [drug_kinetics.drug_terms(drug.doses, response.drug(drug.drug)) for drug in plan.active.drugs]
         removals = tuple((float(cut.day), _removal(cut, sample)) for cut in plan.resections)
         known = [*fields, *(values for _, values in removals)]
@@ -112,6 +115,7 @@ class KillSchedule:
             np.concatenate([drug_kinetics.NO_TERMS, *drugs]),
             removals,
             known[0].shape if known else shape,
+            products,
         )
 
     @classmethod
@@ -121,6 +125,13 @@ class KillSchedule:
         fractions = tuple(Fraction(float(day), 0.0, ((i, 1.0),)) for i, day in enumerate(days))
         terms = drug_kinetics.NO_TERMS if drug_terms is None else drug_terms
         return cls(values, fractions, terms, shape=values[0].shape if values else ())
+
+    def scaled(self, radiation: float, drug: float) -> Self:
+        """Return the schedule at other sensitivities: α (α/β as it is) and kill rate of drugs times these factors."""
+        if radiation == drug == 1:
+            return self
+        terms = self.drug_terms * np.array([1.0, drug, 1.0])
+        return replace(self, fields=tuple(_frozen(radiation * part) for part in self.fields), drug_terms=terms)
 
     @cached_property
     def event_days(self) -> tuple[float, ...]:
@@ -151,10 +162,14 @@ class KillSchedule:
         InputError
             There is none on that day.
         """
+        return self._combined(self.event_weights(day))
+
+    def event_weights(self, day: float) -> dict[int, float]:
+        """Return the weights of `fields` whose sum is the log-kill of an event; arguments as for `event_log_kill`."""
         if day not in self.event_days:
             raise InputError(f"kill: expected a day among {self.event_days}, got {day}.")
         given = (fraction for fraction in self.fractions if fraction.duration == 0 and fraction.start == day)
-        return self._combined((fraction, 1.0) for fraction in given)
+        return _weights((fraction, 1.0) for fraction in given)
 
     def removal_log_kill(self, day: float) -> Array | None:
         """Return the log-kill of the resections on a day, None without."""
@@ -168,9 +183,13 @@ class KillSchedule:
 
     def beam_log_kill(self, start: float, end: float) -> Array | float:
         """Return the log-kill over [start, end] of the fractions that take their time; 0.0 while no beam is on."""
+        weights = self.beam_weights(start, end)
+        return self._combined(weights) if weights else 0.0
+
+    def beam_weights(self, start: float, end: float) -> dict[int, float]:
+        """Return the weights of `fields` whose sum is `beam_log_kill`; none while no beam is on."""
         shares = [(f, _overlap(f, start, end)) for f in self.deliveries]
-        under = [(fraction, share) for fraction, share in shares if share > 0]
-        return self._combined(under) if under else 0.0
+        return _weights((fraction, share) for fraction, share in shares if share > 0)
 
     def log_kill(self, start: float, end: float) -> Array:
         """Return the log-kill of everything given in [start, end), one value per point.
@@ -183,18 +202,14 @@ class KillSchedule:
         total = np.full(self.shape, self.drug_log_kill(start, end))
         at_once = [(f, 1.0) for f in self.fractions if f.duration == 0 and start <= f.start < end]
         under_way = [(f, _overlap(f, start, end)) for f in self.deliveries]
-        total += self._combined([*at_once, *under_way])
+        total += self._combined(_weights([*at_once, *under_way]))
         for day, values in self.removals:
             if start <= day < end:
                 total += values
         return total
 
-    def _combined(self, fractions: Iterable[tuple[Fraction, float]]) -> Array:
-        """Return the log-kill of shares of fractions; every field is read once."""
-        weights: defaultdict[int, float] = defaultdict(float)
-        for fraction, share in fractions:
-            for number, weight in fraction.weights:
-                weights[number] += share * weight
+    def _combined(self, weights: Mapping[int, float]) -> Array:
+        """Return a weighted sum of `fields`; every field is read once."""
         total = np.zeros(self.shape)
         for number, weight in weights.items():
             if weight != 0:
@@ -262,7 +277,9 @@ def radiation_bed(plan: TherapyPlan, alpha_beta: float, *, repair_half_time: flo
     return KillSchedule.from_plan(radiation_alone, unit, lambda values: values, shape=shape).log_kill(0.0, np.inf)
 
 
-def _terms(course: Fractionation, response: TreatmentResponse, sample: Sampler, local: LocalResponse) -> FractionTerms:
+def course_terms(
+    course: Fractionation, response: TreatmentResponse, sample: Sampler, local: LocalResponse
+) -> FractionTerms:
     """Return the terms of one fraction of a course at the points of `sample`."""
     dose = course.dose.values if local.oer is None else np.divide(course.dose.values, local.oer, dtype=np.float64)
     factor = 1.0 if local.factor is None else np.asarray(sample(local.factor), np.float64)
@@ -272,8 +289,8 @@ def _terms(course: Fractionation, response: TreatmentResponse, sample: Sampler, 
 
 def _fractions(
     courses: Sequence[Fractionation], terms: Sequence[FractionTerms], response: TreatmentResponse
-) -> tuple[list[Array], tuple[Fraction, ...]]:
-    """Return the fields and, in order of time, the fractions that are weighted sums of them."""
+) -> tuple[list[Array], tuple[Fraction, ...], tuple[tuple[int, int], ...]]:
+    """Return the fields, the fractions in order of time, weighted sums of them, and the courses of every product."""
     rate = radiation.repair_rate(response.repair_half_time)
     given = sorted((float(day), c) for c, course in enumerate(courses) for day in course.fraction_days)
     durations = [courses[c].delivery_time for _, c in given]
@@ -295,13 +312,22 @@ def _fractions(
         for j, h in earlier:
             weights[product(c, given[j][1])] += 2 * h
         fractions.append(Fraction(day, duration, tuple(weights.items())))
-    return fields, tuple(fractions)
+    return fields, tuple(fractions), tuple(numbers)
 
 
 def _removal(cut: Resection, sample: Sampler) -> Array:
     """Return the log-kill of a resection at the points of `sample`."""
     share = np.clip(np.asarray(sample(cut.cavity.astype(np.float32)), np.float64), 0, 1)
     return _frozen(-np.log(1 - share * (1 - max(cut.residual, LEAST_RESIDUAL))))
+
+
+def _weights(fractions: Iterable[tuple[Fraction, float]]) -> dict[int, float]:
+    """Return the weights of the fields whose sum is the log-kill of shares of fractions."""
+    weights: defaultdict[int, float] = defaultdict(float)
+    for fraction, share in fractions:
+        for number, weight in fraction.weights:
+            weights[number] += share * weight
+    return dict(weights)
 
 
 def _overlap(fraction: Fraction, start: float, end: float) -> float:

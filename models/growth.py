@@ -70,7 +70,7 @@ def logistic_flow(u: Array, rate: float | Array, duration: float, log_kill: floa
     """
     growth = rate * duration
     z = growth - log_kill
-    crowding = growth * _phi(-np.abs(z)) * u
+    crowding = growth * phi(-np.abs(z)) * u
     # numerator and denominator both times e^{−max(z, 0)}: no exponential overflows
     return np.asarray(u * np.exp(np.minimum(z, 0)) / (np.exp(-np.clip(z, 0, STEEPEST)) + crowding))
 
@@ -78,7 +78,7 @@ def logistic_flow(u: Array, rate: float | Array, duration: float, log_kill: floa
 def gompertz_flow(u: Array, rate: float | Array, duration: float, log_kill: float | Array = 0.0) -> Array:
     """Return the solution of u' = ρ u ln(1/u) − (L/Δt) u after Δt, exactly; arguments as for `logistic_flow`."""
     growth = rate * duration
-    return np.asarray(u ** np.exp(-np.minimum(growth, STEEPEST)) * np.exp(-log_kill * _phi(-growth)))
+    return np.asarray(u ** np.exp(-np.minimum(growth, STEEPEST)) * np.exp(-log_kill * phi(-growth)))
 
 
 def exponential_flow(u: Array, rate: float | Array, duration: float, log_kill: float | Array = 0.0) -> Array:
@@ -110,12 +110,12 @@ def killed_cells(law: GrowthLaw, u: Array, rate: float | Array, duration: float,
     z = growth - log_kill
     if law == "exponential":
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(log_kill * u * np.exp(np.maximum(z, 0)) * _phi(-np.abs(z)))
+            return np.asarray(log_kill * u * np.exp(np.maximum(z, 0)) * phi(-np.abs(z)))
     if law == "gompertz":
         after = gompertz_flow(u, rate, duration, log_kill)
-        change = -_phi(-growth) * (growth * np.log(np.where(u > 0, u, 1.0)) + log_kill)
-        return np.asarray(log_kill * np.maximum(u, after) * _phi(-np.abs(change)))
-    mean = u * _phi(-np.abs(z))
+        change = -phi(-growth) * (growth * np.log(np.where(u > 0, u, 1.0)) + log_kill)
+        return np.asarray(log_kill * np.maximum(u, after) * phi(-np.abs(change)))
+    mean = u * phi(-np.abs(z))
     with np.errstate(divide="ignore", invalid="ignore"):
         crowded = np.logaddexp(0.0, np.log(growth * mean) + np.maximum(z, 0)) / growth
     return np.asarray(log_kill * np.where(growth > NO_GROWTH, crowded, mean))
@@ -126,6 +126,6 @@ def surviving(u: Array, log_kill: Array | float) -> Array:
     return np.asarray(u * np.exp(-np.asarray(log_kill)))
 
 
-def _phi(z: float | Array) -> Array:
+def phi(z: float | Array) -> Array:
     """Return (e^z − 1)/z, 1 at z = 0."""
     return np.where(z == 0, 1.0, np.expm1(z) / np.where(z == 0, 1.0, z))

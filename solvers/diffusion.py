@@ -14,6 +14,7 @@ add up to 1. Only products of a sparse matrix and a vector are needed. The opera
 = Σ m_i u_i v_i.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,21 +78,54 @@ class Diffusion:
             Δt, days.
         """
         first, weights = poisson_weights(duration * self.rate)
+        result = np.zeros_like(u)
+        for k, power in self.powers(u, duration):
+            if k >= first:
+                result += weights[k - first] * power
+        return result
+
+    def powers(self, u: NDArray[np.float64], duration: float) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Yield k and N^k u for every power that `step` needs for that duration; valid until the next one is taken.
+
+        From the same powers, with other weights, comes e^{−s A} u of every s up to `duration`.
+        """
+        first, weights = poisson_weights(duration * self.rate)
         now, following = self._now, self._next
         now.array[:] = u
-        result = weights[0] * u if first == 0 else np.zeros_like(u)
+        yield 0, u
         with petsc_errors("diffusion"):
             for k in range(1, first + weights.size):
                 self.average.mult(now, following)
                 now, following = following, now
-                if k >= first:
-                    result += weights[k - first] * now.array_r
+                yield k, now.array_r
         self.products += first + weights.size - 1
-        return result
+
+    def scaled(self, factor: float) -> "Diffusion":
+        """Return the operator of a diffusivity that is `factor` times as large everywhere; N is the same."""
+        return Diffusion(
+            self.domain, self.average, factor * self.rate, self.volume, self.positive_share, self.positive_size
+        )
+
+    def excess(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return A u = d (u − N u), 1/day."""
+        self.products += 1
+        return self.rate * (u - product(self.average, u))
 
     def integral(self, u: NDArray[np.float64]) -> float:
         """Return ∫ u dx over the whole domain, mm³ for a density."""
         return float(self.domain.comm.allreduce(float(self.volume @ u)))
+
+
+def product(matrix: PETSc.Mat, u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a sparse matrix times nodal values, both at the nodes this rank owns."""
+    right, left = matrix.createVecRight(), matrix.createVecLeft()
+    with petsc_errors("diffusion"):
+        right.array[:] = u
+        matrix.mult(right, left)
+        result = np.array(left.array_r)
+    right.destroy()
+    left.destroy()
+    return result
 
 
 def poisson_weights(mean: float) -> tuple[int, NDArray[np.float64]]:
@@ -137,11 +171,14 @@ def assemble_diffusion(
     """
     u, v = ufl.TrialFunction(domain.space), ufl.TestFunction(domain.space)
     stiffness = assemble(diffusion_form(u, v, domain.cell_function(diffusivity), domain.cell_function(fraction)))
-    return _monotone(domain, stiffness, domain.local(volume))
+    return monotone(domain, stiffness, domain.local(volume))
 
 
-def _monotone(domain: Domain, stiffness: PETSc.Mat, volume: NDArray[np.float64]) -> Diffusion:
-    """Repair the M-matrix property and scale to averages."""
+def monotone(domain: Domain, stiffness: PETSc.Mat, volume: NDArray[np.float64]) -> Diffusion:
+    """Return the operator of a stiffness, which is destroyed, and of this rank's lumped masses.
+
+    Positive off-diagonals are dropped, and what is left is scaled to averages.
+    """
     comm = domain.comm
     start, columns, entries = stiffness.getValuesCSR()
     rows = np.repeat(np.arange(volume.size), np.diff(start))

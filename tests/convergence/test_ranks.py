@@ -34,6 +34,35 @@ if comm.rank == 0:
     np.savez(sys.argv[1], **fields, **({} if mechanics is None else {"displacement": moved[-1]}))
 """
 
+ADJOINT = """
+import sys
+import numpy as np
+from ball_brain import ball_dose, ball_patient
+from mpi4py import MPI
+from hybridtumor.growth_gradient import GrowthGradient
+from hybridtumor.growth_simulation import GrowthSimulation
+from hybridtumor.therapy import Chemotherapy, Fractionation, TherapyPlan
+
+patient = ball_patient()
+plan = TherapyPlan.of(Fractionation(ball_dose(patient.grid, 60), 30, 7), Chemotherapy.temozolomide(7))
+simulation = GrowthSimulation.prepare(patient.tissue, patient.density, horizon=60, cell_size="3 mm")
+gradient = GrowthGradient(simulation, plan, (0, 60))
+volume = simulation.diffusion.volume
+
+def squares(densities):
+    u = densities[60.0]
+    return simulation.domain.comm.allreduce(float(volume @ u**2)), {60.0: 2 * volume * u}
+
+value, slopes, _ = gradient.adjoint(grey=True, fields=True, checkpoints=20).value_and_slopes(gradient.initial, squares)
+numbers = [value, slopes.diffusion, slopes.grey, slopes.proliferation, slopes.alpha, slopes.drug]
+dose = gradient.dose_slopes(slopes.fields)[0]
+everyone = MPI.COMM_WORLD.gather((numbers, dose))
+initial = simulation.domain.gather(slopes.initial)
+if MPI.COMM_WORLD.rank == 0:
+    assert all(other[0] == numbers and np.array_equal(other[1], dose) for other in everyone)
+    np.savez(sys.argv[1], numbers=numbers, dose=dose, initial=initial)
+"""
+
 
 def mpiexec() -> str:
     """The launcher that belongs to the MPI of this Python, else the one on the path."""
@@ -43,11 +72,11 @@ def mpiexec() -> str:
     return found
 
 
-def run(ranks: int, coupling: str, folder: Path) -> dict[str, np.ndarray]:
+def run(ranks: int, coupling: str, folder: Path, what: str = PROGRAM) -> dict[str, np.ndarray]:
     out = folder / f"{ranks}.npz"
     launch = [mpiexec(), "-n", str(ranks)] if ranks > 1 else []
     helpers = str(Path(__file__).parents[1])
-    program = f"import sys; sys.path.insert(0, {helpers!r})\n" + PROGRAM
+    program = f"import sys; sys.path.insert(0, {helpers!r})\n" + what
     done = subprocess.run(
         [*launch, sys.executable, "-c", program, str(out), coupling], capture_output=True, text=True, timeout=600
     )
@@ -65,3 +94,10 @@ def test_ranks_agree(tmp_path: Path, ranks: int, coupling: str, close: float, fi
         loose = close if name in {"density", "displacement"} else 1e-8
         np.testing.assert_allclose(many[name], values, rtol=loose, atol=loose)
         figure("largest difference", np.abs(many[name] - values).max() / np.abs(values).max(), at_most=loose)
+
+
+@pytest.mark.law("calibration", "One and two MPI ranks give the same gradient, in parameters, day-0 density and dose")
+def test_ranks_agree_on_the_gradient(tmp_path: Path, figure: Figure) -> None:
+    one, two = (run(ranks, "", tmp_path, ADJOINT) for ranks in (1, 2))
+    for name, values in one.items():
+        figure(f"difference of {name}", np.abs(two[name] - values).max() / np.abs(values).max(), at_most=1e-8)
