@@ -130,6 +130,7 @@ class GrowthGradient:
             self._media(law.diffusion_white, law.diffusion_grey),
             self.steps,
             self.report_days,
+            self.response.clearance_half_time,
         )
         return Adjoint(run, checkpoints, grey=grey, fields=fields)
 

@@ -15,6 +15,7 @@ decay of lethally damaged cells: Chvetsov, Palta & Nagata, Phys. Med. Biol. 2008
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,24 +40,54 @@ def killed_at_once(u: Array, log_kill: Array | float) -> Array:
     return np.asarray(-u * np.expm1(-np.asarray(log_kill)))
 
 
-def share_left(kill: KillSchedule, start: float, stop: float, rate: float) -> Array | float:
-    """Return the share of the cells killed by drug and beam in [start, stop] that is not cleared at `stop`, in (0, 1].
+@dataclass(frozen=True)
+class KillMoments:
+    """What kills over a step, and how much of its dead is left at the end.
 
     Parameters
     ----------
-    kill
-        The schedule; where nothing is given in the interval the share is 1.
-    start, stop
-        The step, days. A beam is on during all of it or not at all.
-    rate
-        1/τ_c, 1/day.
+    drug, drug_left
+        ∫ k ds and ∫ k(s) e^{−(t₁ − s)/τ_c} ds of the drugs.
+    beam
+        Log-kill of the beam.
+    beam_share
+        Share of the cells killed by the beam that is left.
     """
-    by_drug, left_of_drug = _drug_moments(kill.drug_terms, start, stop, rate)
-    beam = kill.beam_log_kill(start, stop)
-    killed = by_drug + beam
-    left = left_of_drug + beam * _mean_decay(np.asarray(-rate * (stop - start)))
+
+    drug: float
+    drug_left: float
+    beam: Array | float
+    beam_share: float
+
+    @property
+    def log_kill(self) -> Array | float:
+        """∫ k ds of drugs and beam."""
+        return self.drug + self.beam
+
+    @property
+    def left(self) -> Array | float:
+        """∫ k(s) e^{−(t₁ − s)/τ_c} ds of drugs and beam."""
+        return self.drug_left + self.beam * self.beam_share
+
+
+def kill_moments(kill: KillSchedule, start: float, stop: float, rate: float) -> KillMoments:
+    """Return the moments of a step [start, stop], days; a beam is on during all of it or not at all.
+
+    `rate` is 1/τ_c, 1/day.
+    """
+    share = float(_mean_decay(np.asarray(-rate * (stop - start))))
+    drug, drug_left = _drug_moments(kill.drug_terms, start, stop, rate)
+    return KillMoments(drug, drug_left, kill.beam_log_kill(start, stop), share)
+
+
+def share_left(kill: KillSchedule, start: float, stop: float, rate: float) -> Array | float:
+    """Return the share of the cells killed by drug and beam in a step that is not cleared at its end, in (0, 1].
+
+    Where nothing is given in the step the share is 1. Arguments as for `kill_moments`.
+    """
+    moments = kill_moments(kill, start, stop, rate)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(killed > 0, left / killed, 1.0)
+        share = np.where(np.asarray(moments.log_kill) > 0, moments.left / np.asarray(moments.log_kill), 1.0)
     return share if share.ndim else float(share)
 
 

@@ -102,23 +102,29 @@ def reaction_flow(
 
 
 def killed_cells(law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float | Array) -> Array:
-    """Return K = (L/Δt) ∫ u dt, the density of the cells killed over a step; arguments as for `logistic_flow`.
+    """Return K = (L/Δt) ∫ u dt, the density of the cells killed over a step; arguments as for `logistic_flow`."""
+    return np.asarray(log_kill * mean_density(law, u, rate, duration, log_kill))
 
-    Exact for logistic and exponential growth, second order in Δt for Gompertz growth.
+
+def mean_density(law: GrowthLaw, u: Array, rate: float | Array, duration: float, log_kill: float | Array) -> Array:
+    """Return ∫ u dt / Δt over a step; arguments as for `logistic_flow`.
+
+    Exact for logistic and exponential growth, second order in Δt for Gompertz growth: there it is the logarithmic mean
+    of the densities before and after.
     """
     growth = rate * duration
     z = growth - log_kill
     if law == "exponential":
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(log_kill * u * np.exp(np.maximum(z, 0)) * phi(-np.abs(z)))
+            return np.asarray(u * np.exp(np.maximum(z, 0)) * phi(-np.abs(z)))
     if law == "gompertz":
         after = gompertz_flow(u, rate, duration, log_kill)
         change = -phi(-growth) * (growth * np.log(np.where(u > 0, u, 1.0)) + log_kill)
-        return np.asarray(log_kill * np.maximum(u, after) * phi(-np.abs(change)))
+        return np.asarray(np.maximum(u, after) * phi(-np.abs(change)))
     mean = u * phi(-np.abs(z))
     with np.errstate(divide="ignore", invalid="ignore"):
         crowded = np.logaddexp(0.0, np.log(growth * mean) + np.maximum(z, 0)) / growth
-    return np.asarray(log_kill * np.where(growth > NO_GROWTH, crowded, mean))
+    return np.where(growth > NO_GROWTH, crowded, mean)
 
 
 def surviving(u: Array, log_kill: Array | float) -> Array:

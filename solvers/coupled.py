@@ -27,8 +27,9 @@ from hybridtumor.meshes.head import HeadMesh
 from hybridtumor.meshes.transfer import GridTransfer, cell_means
 from hybridtumor.models.anisotropy import pulled_back
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters
+from hybridtumor.solvers.cells import Cells
 from hybridtumor.solvers.diffusion import Diffusion, assemble_diffusion
-from hybridtumor.solvers.growth import Cells, Medium, Operator
+from hybridtumor.solvers.growth import Medium, Operator
 from hybridtumor.solvers.limited import LimitedDiffusion, assemble_limited
 from hybridtumor.solvers.mechanics import Equilibrium, Mechanics
 from hybridtumor.solvers.petsc import MPI

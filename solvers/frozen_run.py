@@ -2,15 +2,22 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hybridtumor.errors import InputError
 from hybridtumor.models.cell_kill import KillSchedule
+from hybridtumor.models.damage import clearance_rate, leaves_damage
 from hybridtumor.parameters import GrowthLaw
+from hybridtumor.solvers.cells import Cells
 from hybridtumor.solvers.tissue_diffusion import TissueOperator
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenRun:
-    """A run of `grow` without damage and mechanics, its steps fixed.
+    """A run of `grow` without mechanics that acts back, its steps fixed.
 
     Parameters
     ----------
@@ -24,6 +31,8 @@ class FrozenRun:
         `Trajectory.days`: each is taken in two halves, as `grow` does with ``steps``.
     report_days
         Days to report.
+    clearance_half_time
+        Time in which half of the damaged cells are cleared, days; 0: at once.
     """
 
     law: GrowthLaw
@@ -32,6 +41,17 @@ class FrozenRun:
     media: tuple[tuple[float, TissueOperator], ...]
     steps: tuple[float, ...]
     report_days: tuple[float, ...]
+    clearance_half_time: float = 0.0
+
+    @property
+    def clearance(self) -> float:
+        """1/τ_c, 1/day."""
+        return clearance_rate(self.clearance_half_time)
+
+    def start(self, living: Array) -> Cells:
+        """Return the cells on day 0."""
+        damage = leaves_damage(self.kill, self.clearance_half_time)
+        return Cells(living, np.zeros_like(living) if damage else None)
 
     def __post_init__(self) -> None:
         landings = {*self.report_days, *(day for day, _ in self.media)}

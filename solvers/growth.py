@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from hybridtumor.errors import ConvergenceError
 from hybridtumor.models.cell_kill import KillSchedule
-from hybridtumor.models.damage import clearance_rate, killed_at_once, leaves_damage, share_left
-from hybridtumor.models.growth import killed_cells, reaction_flow, surviving
+from hybridtumor.models.damage import clearance_rate, leaves_damage
 from hybridtumor.parameters import GrowthLaw, GrowthParameters
+from hybridtumor.solvers.cells import Cells, crowded, cut_out, react, struck
 from hybridtumor.solvers.diffusion import Diffusion
 from hybridtumor.solvers.limited import LimitedDiffusion
 from hybridtumor.solvers.petsc import MPI
@@ -42,14 +42,6 @@ EXCESS = 1e-9
 """How far a density may lie outside [0, 1] by round-off; farther stops the run."""
 
 CROWDED = "Exponential growth has reached the carrying capacity there: use the law logistic or gompertz."
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Living and damaged cells at the degrees of freedom this rank owns; damaged None: there are none."""
-
-    living: Array
-    damaged: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +164,8 @@ def grow(
     damaged_curve: list[tuple[float, float]] = []
 
     def flow(cells: Cells, start: float, stop: float) -> Cells:
-        react = partial(_react, growth.law, medium.rate, kill, clearance)
-        return _step(medium.diffusion, react, cells, start, stop)
+        reaction = partial(react, growth.law, medium.rate, kill, clearance)
+        return _step(medium.diffusion, reaction, cells, start, stop)
 
     def record(cells: Cells, day: float) -> None:
         curve.append((day, medium.diffusion.integral(cells.living)))
@@ -201,15 +193,15 @@ def grow(
         if stop is None:
             break
         if (removed := kill.removal_log_kill(start)) is not None:
-            cells = _cut_out(cells, removed)
+            cells = cut_out(cells, removed)
             record(cells, start)
         if start in kill.event_days:
-            cells = _struck(cells, kill.event_log_kill(start))
+            cells = struck(cells, kill.event_log_kill(start))
             record(cells, start)
         if coupling is not None and start in changes:
             products, medium = products + medium.diffusion.products - counted, coupling.medium(cells, start)
             counted = medium.diffusion.products
-            cells = _crowded(cells, medium.crowding)
+            cells = crowded(cells, medium.crowding)
         if steps is None:
             done = advance(cells, start, stop, step, control, flow, _relative_error(medium.diffusion), accepted, fault)
         else:
@@ -241,51 +233,15 @@ def strang_step(
     `rate` is ρ, 1/day, one for all or one per degree of freedom; None: that of `growth`.
     """
     proliferation = growth.proliferation if rate is None else rate
-    return _step(diffusion, partial(_react, growth.law, proliferation, kill, 0.0), Cells(u), start, stop).living
+    return _step(diffusion, partial(react, growth.law, proliferation, kill, 0.0), Cells(u), start, stop).living
 
 
-def _step(diffusion: Operator, react: Callable[..., Cells], cells: Cells, start: float, stop: float) -> Cells:
+def _step(diffusion: Operator, reaction: Callable[..., Cells], cells: Cells, start: float, stop: float) -> Cells:
     """Return the cells after one step: half of the reaction, diffusion, the other half."""
     middle, half = 0.5 * (start + stop), 0.5 * (stop - start)
-    cells = react(cells, start, middle, half)
+    cells = reaction(cells, start, middle, half)
     cells = Cells(diffusion.step(cells.living, stop - start), cells.damaged)
-    return react(cells, middle, stop, half)
-
-
-def _react(
-    law: GrowthLaw, rate: float | Array, kill: KillSchedule, clearance: float,
-    cells: Cells, start: float, stop: float, duration: float,
-) -> Cells:  # fmt: skip
-    """Return the cells after growth, kill by drug and beam and clearance (1/τ_c, 1/day) alone, over `duration` days."""
-    log_kill = kill.drug_log_kill(start, stop) + kill.beam_log_kill(start, stop)
-    living = reaction_flow(law, cells.living, rate, duration, log_kill)
-    if cells.damaged is None:
-        return Cells(living)
-    damaged = cells.damaged * np.exp(-clearance * duration)
-    if np.any(log_kill):
-        killed = killed_cells(law, cells.living, rate, duration, log_kill)
-        damaged += killed * share_left(kill, start, stop, clearance)
-    return Cells(living, damaged)
-
-
-def _struck(cells: Cells, log_kill: Array) -> Cells:
-    """Return the cells after an event."""
-    living = surviving(cells.living, log_kill)
-    return Cells(living, None if cells.damaged is None else cells.damaged + killed_at_once(cells.living, log_kill))
-
-
-def _cut_out(cells: Cells, log_kill: Array) -> Cells:
-    """Return the cells after a resection: living and damaged ones go alike."""
-    return Cells(
-        surviving(cells.living, log_kill), None if cells.damaged is None else surviving(cells.damaged, log_kill)
-    )
-
-
-def _crowded(cells: Cells, factor: Array | None) -> Cells:
-    """Return the cells after the tissue they are in has moved; J u is conserved."""
-    if factor is None:
-        return cells
-    return Cells(cells.living * factor, None if cells.damaged is None else cells.damaged * factor)
+    return reaction(cells, middle, stop, half)
 
 
 def _relative_error(diffusion: Operator) -> Callable[[Cells, Cells], float]:

@@ -9,42 +9,56 @@ and the drift is the adjoint of S_A applied to a residual ρ:
 
     b ∝ P Jᵀ W ρ,    J = ∂S_A(x(D))/∂D,    W = P = 1[the density differs between treated and untreated]
 
-    source     ρ = Δ            the difference of the drifts towards n_t and towards n_u, linear in the kill; the
-                                network is told the untreated state
-    both       ρ = n_t − S_A    at most |Δ|: what the network, told the treated state, still lacks
+    source     ρ = S_A(x(D_0)) + Δ(D_0) − S_A(x(D)),    Δ(D_0) = S_A(x(D_0) + δR) − S_A(x(D_0))
+                                what of the kill is still missing against D_0, the same sample that is not pushed; δR is
+                                what the kill changes in the physics render. Both are told the untreated state
+    both       ρ = n_t − S_A    what the network, told the treated state, still lacks
     condition  ρ = 0            the network alone
+
+ρ is at most as large as the kill that S_A sees, |Δ|. `source` reads it off the patient's own image: S_A is not linear,
+and what it sees of a kill in the render of a density alone was 1.3 to 1.6 times what the network told of it makes it
+see (three training cases). Reckoning against D_0 leaves its texture to the sample and closes the loop: a network that
+pulls back, and a sampler of any number of levels, leave nothing missing after the last push. It costs a second sample,
+so `guided` works on pairs there: D' of (y, y_0) is (D', D_0).
 
 Only D is differentiated, never the network: a drift costs one gradient of S_A.
 
 Steps. *annealed*: b = P Jᵀ W ρ / (σ_S² + Γ σ²), the posterior drift of a measurement of variance σ_S². *polyak*:
 D' = D + γ α P Jᵀ W ρ, α = ⟨ρ, Wρ⟩ / |Jᵀ W ρ|², free of scale: γ is the share of ρ gone in one evaluation. One α for all
 would let dose at a distant place change the image here, so both sums run over a window around each voxel: b depends
-on what lies within three reaches of S_A. P makes `source` additive only for kills of one support. `source` pushes at
-every evaluation, so its polyak residual fades once S_A has passed n_t, and its effect grows with γ and the number of
-levels: γ = 0.2 suits twelve levels of Heun's method on a white Gaussian (4 settings tried on that toy alone). A
-sampler of few evaluations pushes several times at each (`repeats`): S_A bends, and one long step along its slope would
-not follow.
+on what lies within three reaches of S_A. *annealed* does not close a loop in mode `source`: ρ = Δ(D_0), linear in the kill
+where S_A is, and additive for kills of one support (P). γ = 0.2 in mode `both` suits twelve levels of Heun's method on
+a white Gaussian (4 settings tried on that toy alone), γ = 1 in `source` needs no choice. A sampler of few evaluations
+pushes several times at each (`repeats`): S_A bends, and one long step along its slope would not follow.
 
 Classifier-free guidance (Ho and Salimans 2022) with a scale for the tumour and one for its therapy:
 
     D = D_none + w_tumour (D_untreated − D_none) + w_therapy (D_treated − D_untreated)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol, get_args
 
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor
 
 from hybridtumor.errors import InputError
+from hybridtumor.models.smoothing import window_mean
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """D(y, σ) for y (B, C, X, Y, Z) and σ (B,)."""
 
 Mode = Literal["condition", "source", "both"]
 Step = Literal["polyak", "annealed"]
+
+GAMMA: Mapping[Mode, float] = MappingProxyType({"condition": 0.0, "source": 1.0, "both": 0.2})
+"""γ by mode."""
+
+
+Aim = tuple[Tensor, Tensor]
+"""Density to reach, and the kill that limits a step there, (B, 1, X, Y, Z) each."""
 
 
 class Estimator(Protocol):
@@ -72,13 +86,11 @@ class GuidanceOptions:
     step
         ``polyak`` or ``annealed``.
     gamma
-        γ, share of the residual that one polyak step closes.
+        γ, share of the residual that one polyak step closes; by default `GAMMA` of the mode.
     density_error
         σ_S, standard deviation of the density estimate.
     annealing
         Γ.
-    overshoot
-        Density by which the polyak step of ``source`` may pass its target.
     smallest_slope
         |J| below which an image hardly depends on density; the polyak step does not grow beyond it.
     w_tumour, w_therapy
@@ -94,10 +106,9 @@ class GuidanceOptions:
 
     mode: Mode = "both"
     step: Step = "polyak"
-    gamma: float = 0.2
+    gamma: float | None = None
     density_error: float = 0.1
     annealing: float = 1.0
-    overshoot: float = 0.1
     smallest_slope: float = 0.1
     w_tumour: float = 1.0
     w_therapy: float = 1.0
@@ -107,9 +118,15 @@ class GuidanceOptions:
         for name, value, known in (("mode", self.mode, get_args(Mode)), ("step", self.step, get_args(Step))):
             if value not in known:
                 raise InputError(f"guidance {name}: expected one of {', '.join(known)}, got {value!r}. Choose one.")
-        for name in ("gamma", "density_error", "annealing", "overshoot", "smallest_slope", "repeats"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"guidance {name}: expected a positive number, got {getattr(self, name)}.")
+        for name in ("gamma", "density_error", "annealing", "smallest_slope", "repeats"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"guidance {name}: expected a positive number, got {value}.")
+
+    @property
+    def closed(self) -> float:
+        """γ."""
+        return GAMMA[self.mode] if self.gamma is None else self.gamma
 
 
 @dataclass(frozen=True)
@@ -138,7 +155,7 @@ class Source:
     Parameters
     ----------
     to_image
-        x(D): maps D (B, C, X, Y, Z) to the channels the estimator reads; differentiable.
+        x(D): maps those `channels` of D, (B, C, X, Y, Z), to what the estimator reads; differentiable.
     estimator
         S_A.
     treated, untreated
@@ -146,6 +163,11 @@ class Source:
     window
         Part of D, along X, Y and Z, that all of the above are cut to; the whole by default. It has to reach as far
         beyond the place where therapy changes something as the estimator does.
+    channels
+        Of D, all by default.
+    shown
+        δR, (1, C, X, Y, Z): by how much the treated render differs from the untreated one, for mode ``source``. By
+        default the kill is what the estimator sees of the two densities.
     """
 
     to_image: Callable[[Tensor], Tensor]
@@ -153,6 +175,8 @@ class Source:
     treated: Tensor
     untreated: Tensor
     window: tuple[slice, slice, slice] = (slice(None),) * 3
+    channels: slice = slice(None)
+    shown: Tensor | None = None
 
     @property
     def changed(self) -> Tensor:
@@ -160,8 +184,16 @@ class Source:
         return (self.treated != self.untreated).to(self.treated)
 
 
+def copies(options: GuidanceOptions, sources: Sequence[Source] = ()) -> int:
+    """Return how many copies of a start `guided` works on: 2 where it compares a sample with the one not pushed."""
+    return 2 if options.mode == "source" and _active(sources) else 1
+
+
 def guided(conditions: Conditions, options: GuidanceOptions, sources: Sequence[Source] = ()) -> Denoise:
     """Return D'(y, σ) for any sampler.
+
+    Where `copies` is 2, y is (2B, C, X, Y, Z) with the copies that are pushed first and those that are not after them,
+    of the same start and fresh noise.
 
     Parameters
     ----------
@@ -175,21 +207,43 @@ def guided(conditions: Conditions, options: GuidanceOptions, sources: Sequence[S
     Raises
     ------
     InputError
-        A mode or a scale needs a condition that is not there.
+        A mode or a scale needs a condition that is not there; or, when it is called, y is not made of copies.
     """
     base = told(conditions, options)
-    active = [s for s in sources if bool((s.treated != s.untreated).any())]
+    active = _active(sources)
     if options.mode == "condition" or not active:
         return base
-    pushes = [_push(source, options) for source in active]
+    targets = [_target(source, options) for source in active]
 
-    def denoise(y: Tensor, sigma: Tensor) -> Tensor:
-        clean = base(y, sigma)
+    def pushed(clean: Tensor, free: Tensor, sigma: Tensor) -> Tensor:
+        aims = [target(free) for target in targets]
         for _ in range(options.repeats):
-            clean = sum((push(clean, sigma) for push in pushes), clean)
+            moves = [_move(*place, clean, sigma, options) for place in zip(active, aims, strict=True)]
+            clean = clean.clone()
+            for source, move in zip(active, moves, strict=True):
+                clean[_place(source)] += move
         return clean
 
-    return denoise
+    def driven(y: Tensor, sigma: Tensor) -> Tensor:
+        if len(y) % 2:
+            raise InputError(f"guidance: expected a batch of copies for mode source, got {len(y)}. See `copies`.")
+        clean, free = (base(part, level) for part, level in zip(y.chunk(2), sigma.chunk(2), strict=True))
+        return torch.cat([pushed(clean, free, sigma.chunk(2)[0]), free])
+
+    def corrected(y: Tensor, sigma: Tensor) -> Tensor:
+        clean = base(y, sigma)
+        return pushed(clean, clean, sigma)
+
+    return driven if options.mode == "source" else corrected
+
+
+def _active(sources: Sequence[Source]) -> list[Source]:
+    return [s for s in sources if bool((s.treated != s.untreated).any())]
+
+
+def _place(source: Source) -> tuple[slice, ...]:
+    """Return the part of D that an image and its estimate are made of."""
+    return (slice(None), source.channels, *source.window)
 
 
 def told(conditions: Conditions, options: GuidanceOptions) -> Denoise:
@@ -217,54 +271,50 @@ def told(conditions: Conditions, options: GuidanceOptions) -> Denoise:
     return lambda y, sigma: torch.stack([weight * part(y, sigma) for part, weight in used]).sum(dim=0)
 
 
-def _push(source: Source, options: GuidanceOptions) -> Denoise:
-    """Return σ² b as a function of D and σ."""
-    changed, reach = source.changed, source.estimator.reach
+def _target(source: Source, options: GuidanceOptions) -> Callable[[Tensor], Aim]:
+    """Return density to reach and kill, both as the estimator sees them, as a function of D_0."""
+    changed, estimator = source.changed, source.estimator
     with torch.no_grad():
-        goal = source.estimator.seen(source.treated)
-        kill = changed * (goal - source.estimator.seen(source.untreated))
+        goal = estimator.seen(source.treated)
+        kill = changed * (goal - estimator.seen(source.untreated))
 
-    def push(clean: Tensor, sigma: Tensor) -> Tensor:
-        where = (slice(None), slice(None), *source.window)
-        with torch.enable_grad():
-            variable = clean[where].detach().requires_grad_()
-            implied = source.estimator(source.to_image(variable))
-            residual = _residual(implied.detach(), goal, kill, options)
-            (lifted,) = torch.autograd.grad(implied, variable, residual)
-        lifted = changed * lifted
-        if options.step == "annealed":
-            level = sigma[:, None, None, None, None] ** 2
-            gain = level / (options.density_error**2 + options.annealing * level)
-        else:
-            gain = options.gamma * _length(residual, lifted, reach, options.smallest_slope)
-        result = torch.zeros_like(clean)
-        result[where] = gain * lifted
-        return result
+    def beside(free: Tensor) -> Aim:
+        with torch.no_grad():
+            image = source.to_image(free[_place(source)])
+            here = estimator(image)
+            lost = kill if source.shown is None else changed * (estimator(image + source.shown) - here)
+        return here + lost, lost.expand_as(here)
 
-    return push
+    return beside if options.mode == "source" else lambda _: (goal, kill)
+
+
+def _move(source: Source, aim: Aim, clean: Tensor, sigma: Tensor, options: GuidanceOptions) -> Tensor:
+    """Return σ² b in the place of a source."""
+    changed = source.changed
+    with torch.enable_grad():
+        variable = clean[_place(source)].detach().requires_grad_()
+        implied = source.estimator(source.to_image(variable))
+        residual = _residual(implied.detach(), *aim, options)
+        (lifted,) = torch.autograd.grad(implied, variable, residual)
+    lifted = changed * lifted
+    if options.step == "annealed":
+        level = sigma[:, None, None, None, None] ** 2
+        return level / (options.density_error**2 + options.annealing * level) * lifted
+    return options.closed * _length(residual, lifted, source.estimator.reach, options.smallest_slope) * lifted
 
 
 def _residual(implied: Tensor, goal: Tensor, kill: Tensor, options: GuidanceOptions) -> Tensor:
     """Return W ρ, (B, 1, X, Y, Z); 0 where the kill is 0 and never larger."""
-    if options.mode == "both":
-        return torch.clamp(goal - implied, -kill.abs(), kill.abs())
-    if options.step == "annealed":
-        return kill.expand_as(implied)
-    passed = (implied - goal) * kill.sign() / options.overshoot
-    return kill * (1 - passed).clamp(0, 1)
+    if options.mode == "source" and options.step == "annealed":
+        return kill
+    return torch.clamp(goal - implied, -kill.abs(), kill.abs())
 
 
 def _length(residual: Tensor, lifted: Tensor, reach: int, smallest_slope: float) -> Tensor:
-    """Return the field α, (B, 1, X, Y, Z), from sums over the window that the estimator reaches."""
-    energy = _window((residual**2).sum(dim=1, keepdim=True), reach)
-    slope = _window((lifted**2).sum(dim=1, keepdim=True), reach)
+    """Return the field α, (B, 1, X, Y, Z), from sums over the window that the estimator reaches.
+
+    Sums go axis by axis: no far voxel enters, not even by rounding.
+    """
+    squares = torch.cat([field.square().sum(dim=1, keepdim=True) for field in (residual, lifted)], dim=1)
+    energy, slope = window_mean(squares, reach).split(1, dim=1)
     return torch.where(energy > 0, energy / (slope + smallest_slope**2 * energy).clamp_min(1e-30), 0.0)
-
-
-def _window(field: Tensor, reach: int) -> Tensor:
-    """Return means over cubes of 2 reach + 1 voxels, axis by axis: no far voxel enters, not even by rounding."""
-    for axis in range(3):
-        size, pad = [1, 1, 1], [0, 0, 0]
-        size[axis], pad[axis] = 2 * reach + 1, reach
-        field = nnf.avg_pool3d(field, size, stride=1, padding=pad)
-    return field

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from hybridtumor.meshes.brain import BrainMesh
 from hybridtumor.meshes.domain import Domain
 from hybridtumor.parameters import GrowthParameters
+from hybridtumor.solvers.cells import Cells
 from hybridtumor.solvers.coupled import TwoWay, operator_of
-from hybridtumor.solvers.growth import Cells, Medium
+from hybridtumor.solvers.growth import Medium
 from hybridtumor.therapy import TherapyPlan
 
 Array = NDArray[np.float64]

@@ -14,7 +14,9 @@ from hybridtumor.growth_gradient import GrowthGradient
 from hybridtumor.growth_simulation import GrowthSimulation
 from hybridtumor.models.oxygen import LocalResponse
 from hybridtumor.parameters import GrowthParameters, MechanicalParameters, TreatmentResponse
-from hybridtumor.solvers.adjoint import Adjoint, gauss_nodes
+from hybridtumor.solvers.adjoint import Adjoint
+from hybridtumor.solvers.cells import Cells
+from hybridtumor.solvers.exponential_slope import gauss_nodes
 from hybridtumor.solvers.limited import assemble_limited
 from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, Resection, TherapyPlan
 
@@ -41,20 +43,25 @@ def simulation() -> GrowthSimulation:
     return GrowthSimulation.prepare(tissue, ball_density(grid, tissue), GROWTH, horizon=90, cell_size="3 mm")
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.01])
+@pytest.fixture(scope="module", params=["logistic", "gompertz", "beam on"])
 def gradient(simulation: GrowthSimulation, request: pytest.FixtureRequest) -> GrowthGradient:
-    return GrowthGradient(simulation, full_plan(request.param), DAYS)
+    """Fractions as events under two laws, and fractions that take a quarter of an hour under chemotherapy."""
+    if request.param == "gompertz":
+        simulation = replace(simulation, growth=GROWTH.model_copy(update={"law": "gompertz"}))
+    return GrowthGradient(simulation, full_plan(0.01 if request.param == "beam on" else 0.0), DAYS)
 
 
-def misfit(volume: Array) -> Callable[[Mapping[float, Array]], tuple[float, dict[float, Array]]]:
-    """Something smooth and not symmetric of all report days."""
+def misfit(volume: Array) -> Callable[[Mapping[float, Cells]], tuple[float, dict[float, Cells]]]:
+    """Something smooth and not symmetric of living and damaged cells on all report days."""
 
-    def functional(densities: Mapping[float, Array]) -> tuple[float, dict[float, Array]]:
+    def functional(cells: Mapping[float, Cells]) -> tuple[float, dict[float, Cells]]:
         value, slopes = 0.0, {}
-        for day, u in densities.items():
-            seen = 1 / (1 + np.exp(-(u - 0.3) / 0.1))
+        for day, now in cells.items():
+            u, d = now.living, np.zeros_like(now.living) if now.damaged is None else now.damaged
+            seen = 1 / (1 + np.exp(-(u + d - 0.15) / 0.1))
             value += float(volume @ seen) + 0.01 * day * float(volume @ u)
-            slopes[day] = volume * (seen * (1 - seen) / 0.1 + 0.01 * day)
+            by_seen = volume * seen * (1 - seen) / 0.1
+            slopes[day] = Cells(by_seen + 0.01 * day * volume, by_seen)
         return value, slopes
 
     return functional
@@ -62,7 +69,7 @@ def misfit(volume: Array) -> Callable[[Mapping[float, Array]], tuple[float, dict
 
 def changed(gradient: GrowthGradient, name: str, step: float) -> Adjoint:
     """The run after a step of a parameter's logarithm."""
-    growth, response = GROWTH, TreatmentResponse()
+    growth, response = gradient.simulation.growth, TreatmentResponse()
     factor = float(np.exp(step))
     if name in {"alpha", "temozolomide"}:
         response = response.model_copy(update={name: getattr(response, name) * factor})
@@ -80,13 +87,18 @@ def remainders(value: Callable[[float], float], slope: float, steps: tuple[float
 
 
 @pytest.mark.law("calibration", "The adjoint goes back through the very run of the growth solver, bit for bit")
-def test_it_is_the_run_of_the_growth_solver(simulation: GrowthSimulation, gradient: GrowthGradient) -> None:
+def test_it_is_the_run_of_the_growth_solver(gradient: GrowthGradient) -> None:
+    simulation = gradient.simulation
     forecast = simulation.run(gradient.plan, DAYS, steps=gradient.steps)
-    densities = gradient.adjoint().densities(gradient.initial)
-    assert forecast.mesh is not None
-    for day in DAYS:
-        ours = simulation.domain.gather(densities[day])
-        np.testing.assert_allclose(ours, forecast.mesh.density[day], rtol=1e-12, atol=1e-15)
+    cells = gradient.adjoint().cells(gradient.initial)
+    transfer = simulation.brain.transfer
+    for number, day in enumerate(DAYS[1:], 1):
+        living, damaged = cells[day].living, cells[day].damaged
+        assert damaged is not None
+        ours, dead = (transfer.to_grid(simulation.domain.gather(part)) for part in (living, damaged))
+        np.testing.assert_array_equal(ours.astype(np.float32), forecast.density[number])
+        assert forecast.damaged is not None
+        np.testing.assert_array_equal(dead.astype(np.float32), forecast.damaged[number])
 
 
 @pytest.mark.law("calibration", "Taylor remainders of all parameters fall with order 2, therapy and surgery on the way")
@@ -103,7 +115,7 @@ def test_taylor_in_parameters(gradient: GrowthGradient, name: str, figure: Figur
     }[name]
 
     def value(step: float) -> float:
-        return functional(changed(gradient, name, step).densities(gradient.initial))[0]
+        return functional(changed(gradient, name, step).cells(gradient.initial))[0]
 
     orders = remainders(value, found, (0.02, 0.01, 0.005, 0.0025))
     figure("lowest order", min(orders), at_least=1.95)
@@ -118,7 +130,7 @@ def test_taylor_in_the_initial_density(gradient: GrowthGradient, figure: Figure)
     direction = gradient.initial * (1 - gradient.initial) * np.cos(np.arange(gradient.initial.size))
 
     def value(step: float) -> float:
-        return functional(adjoint.densities(gradient.initial + step * direction))[0]
+        return functional(adjoint.cells(gradient.initial + step * direction))[0]
 
     orders = remainders(value, float(slopes.initial @ direction), (0.08, 0.04, 0.02, 0.01))
     figure("lowest order", min(orders), at_least=1.95)
@@ -152,7 +164,7 @@ def test_taylor_in_the_dose_map(simulation: GrowthSimulation, delivery: float, k
             simulation, TherapyPlan(tuple(courses), plan.drugs, plan.resections), DAYS, response, local
         )
         other.__dict__["steps"] = gradient.steps
-        return functional(other.adjoint().densities(gradient.initial))[0]
+        return functional(other.adjoint().cells(gradient.initial))[0]
 
     found = sum(
         float((part * course.dose.values * d).sum())

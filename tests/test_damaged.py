@@ -23,8 +23,9 @@ from hybridtumor.parameters import ImagingThresholds, TreatmentResponse
 from hybridtumor.patient import Visit
 from hybridtumor.rundir import RunFolder
 from hybridtumor.scan import LABELS, Scan
+from hybridtumor.solvers.cells import Cells
 from hybridtumor.solvers.diffusion import Diffusion
-from hybridtumor.solvers.growth import Cells, Medium, Trajectory, grow
+from hybridtumor.solvers.growth import Medium, Trajectory, grow
 from hybridtumor.solvers.time_grid import StepControl
 from hybridtumor.summary import arm_figures
 from hybridtumor.therapy import Chemotherapy, Fractionation, TherapyPlan

@@ -24,6 +24,7 @@ from mni_brain import mni_brain, mni_tumour
 from hybridtumor.growth_gradient import GrowthGradient
 from hybridtumor.growth_simulation import TOLERANCE, GrowthSimulation
 from hybridtumor.parameters import GrowthParameters
+from hybridtumor.solvers.cells import Cells
 from hybridtumor.solvers.growth import grow
 from hybridtumor.solvers.time_grid import StepControl
 from hybridtumor.therapy import Chemotherapy, DoseMap, Fractionation, TherapyPlan
@@ -40,8 +41,8 @@ def main(cell_size: str, checkpoints: int) -> dict[str, object]:
     gradient = GrowthGradient(simulation, plan, DAYS)
     volume = simulation.diffusion.volume
 
-    def burden(densities: dict[float, np.ndarray]) -> tuple[float, dict[float, np.ndarray]]:
-        return float(volume @ densities[180.0]), {180.0: volume}
+    def burden(cells: dict[float, Cells]) -> tuple[float, dict[float, Cells]]:
+        return float(volume @ cells[180.0].living), {180.0: Cells(volume)}
 
     def gradient_with(**wanted: bool) -> Callable[[], object]:
         adjoint = gradient.adjoint(checkpoints=checkpoints, **wanted)
@@ -51,9 +52,15 @@ def main(cell_size: str, checkpoints: int) -> dict[str, object]:
     control = StepControl(TOLERANCE, longest=20.0)
     jobs = {
         "forward": lambda: grow(
-            simulation.diffusion, simulation.growth, gradient.kill, gradient.initial, DAYS, control
+            simulation.diffusion,
+            simulation.growth,
+            gradient.kill,
+            gradient.initial,
+            DAYS,
+            control,
+            clearance_half_time=gradient.response.clearance_half_time,
         ),
-        "frozen": lambda: adjoint.densities(gradient.initial),
+        "frozen": lambda: adjoint.cells(gradient.initial),
         "gradient": gradient_with(),
         "gradient_grey": gradient_with(grey=True),
         "gradient_dose": gradient_with(fields=True),

@@ -41,6 +41,7 @@ from ball_brain import ball_dose, ball_patient
 from mpi4py import MPI
 from hybridtumor.growth_gradient import GrowthGradient
 from hybridtumor.growth_simulation import GrowthSimulation
+from hybridtumor.solvers.cells import Cells
 from hybridtumor.therapy import Chemotherapy, Fractionation, TherapyPlan
 
 patient = ball_patient()
@@ -49,9 +50,9 @@ simulation = GrowthSimulation.prepare(patient.tissue, patient.density, horizon=6
 gradient = GrowthGradient(simulation, plan, (0, 60))
 volume = simulation.diffusion.volume
 
-def squares(densities):
-    u = densities[60.0]
-    return simulation.domain.comm.allreduce(float(volume @ u**2)), {60.0: 2 * volume * u}
+def squares(cells):
+    u = cells[60.0].living
+    return simulation.domain.comm.allreduce(float(volume @ u**2)), {60.0: Cells(2 * volume * u)}
 
 value, slopes, _ = gradient.adjoint(grey=True, fields=True, checkpoints=20).value_and_slopes(gradient.initial, squares)
 numbers = [value, slopes.diffusion, slopes.grey, slopes.proliferation, slopes.alpha, slopes.drug]
