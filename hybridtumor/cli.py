@@ -43,6 +43,10 @@ PatientReference = Annotated[
 ScenarioFile = Annotated[Path, Parameter(help="YAML file with patient, biology and arms.")]
 Resume = Annotated[bool, Parameter(help="Go on with a run that was stopped.", negative="")]
 Overwrite = Annotated[bool, Parameter(help="Delete an earlier run in that folder first.", negative="")]
+CalibrationFile = Annotated[
+    Path | None,
+    Parameter(help="calibration.json or its folder: its estimate is used, whatever else is stated of growth."),
+]
 CellSize = Annotated[str, Parameter(help="Edge length of the cells at the tumour's front, with its unit, or auto.")]
 
 
@@ -73,11 +77,28 @@ def compare(
     images: Annotated[
         bool, Parameter(help="Generate the follow-up images too; hybridtumor refine adds them later.")
     ] = True,
+    calibration: CalibrationFile = None,
+    draws: Annotated[
+        int, Parameter(help="Run every arm for so many draws of the calibration's posterior too, without images.")
+    ] = 0,
+    seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
+    workers: Annotated[
+        int | None, Parameter(help="Processes that share the draws; default: as processors and memory allow.")
+    ] = None,
 ) -> None:
-    """Run all arms of a scenario file, with images and report."""
+    """Run all arms of a scenario file, with images and report; with draws, say how often one plan beats another."""
     from hybridtumor.scenario import Scenario
 
-    _compare(Scenario.load(scenario), out, cell_size, resume=resume, overwrite=overwrite, images=images)
+    _compare(
+        Scenario.load(scenario),
+        out,
+        cell_size,
+        resume=resume,
+        overwrite=overwrite,
+        images=images,
+        calibration=calibration,
+        draws=(draws, seed, workers),
+    )
 
 
 @app.command
@@ -98,6 +119,7 @@ def simulate(
     resume: Resume = False,
     overwrite: Overwrite = False,
     cell_size: CellSize = "auto",
+    calibration: CalibrationFile = None,
 ) -> None:
     """Simulate the growth of one patient's tumour under a plan, beside no treatment; fields only (see refine)."""
     from hybridtumor.demo import single_plan_scenario
@@ -109,6 +131,7 @@ def simulate(
         resume=resume,
         overwrite=overwrite,
         images=False,
+        calibration=calibration,
     )
     if terminal.is_root():
         print(f"images: hybridtumor refine {out}")  # noqa: T201
@@ -277,13 +300,34 @@ def _stop_other_ranks(error: BaseException, code: int) -> None:
         mpi.COMM_WORLD.Abort(code)
 
 
-def _compare(scenario: Any, out: Path, cell_size: str, *, resume: bool, overwrite: bool, images: bool = True) -> None:
+def _compare(
+    scenario: Any,
+    out: Path,
+    cell_size: str,
+    *,
+    resume: bool,
+    overwrite: bool,
+    images: bool = True,
+    calibration: Path | None = None,
+    draws: tuple[int, int, int | None] = (0, 0, 1),
+) -> None:
     from hybridtumor.compare import compare as run_compare
+    from hybridtumor.draws import DrawOptions
+    from hybridtumor.draws_pool import usual_workers
 
     _end_orderly_when_terminated()  # PETSc has taken the signal when it was loaded
+    count, seed, workers = draws
     with terminal.progress() as tell:
         folder = run_compare(
-            scenario, out, resume=resume, overwrite=overwrite, images=images, cell_size=cell_size, progress=tell
+            scenario,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            images=images,
+            cell_size=cell_size,
+            calibration=calibration,
+            draws=DrawOptions(count, seed, usual_workers() if workers is None else workers),
+            progress=tell,
         )
     if terminal.is_root():
         _print_summary(folder.load_summary(), folder.report_path)
@@ -299,7 +343,20 @@ def _print_summary(summary: dict[str, Any], report_path: Path) -> None:
     terminal.print_table(
         f"day {summary['horizon_days']:g}", ("arm", "Gy", "burden ml", "enhancing ml", "oedema ml", "necrosis ml"), rows
     )
+    for note in summary.get("calibration", {}).get("notes", ()):
+        print(note)  # noqa: T201
+    if "draws" in summary:
+        _print_draws(summary["draws"])
     print(f"report: {report_path}")  # noqa: T201
+
+
+def _print_draws(figures: dict[str, Any]) -> None:
+    """Show what the draws come to: intervals of every arm, and how often one plan beats another."""
+    from hybridtumor import report_draws as words
+
+    terminal.print_table(words.caption(figures), words.ARM_COLUMNS, words.arm_rows(figures))
+    terminal.print_table("P(plan beats the other)", words.PAIR_COLUMNS, words.pair_rows(figures))
+    print(figures["statement"])  # noqa: T201
 
 
 def _mark(state: str) -> str:

@@ -4,27 +4,33 @@
 
 Every stage writes whole files and is recorded, so that a run which is stopped anywhere goes on where it was. The arms
 share the mesh, the operators and the random numbers of the image layer; the untreated course is always among them,
-because it is what a treatment is compared with.
+because it is what a treatment is compared with. With a calibration, the arms are those of its estimate, and may be run
+again for draws of its posterior (`hybridtumor.draws`).
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
-from hybridtumor import mesh_file
+from hybridtumor import draws_file, mesh_file
+from hybridtumor.calibrated import CalibrationSource, thresholds_of
+from hybridtumor.calibration_file import Values
+from hybridtumor.draws import DrawOptions, DrawSetting
+from hybridtumor.draws_pool import run_draws
+from hybridtumor.draws_summary import draws_figures
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
 from hybridtumor.growth_simulation import GrowthSimulation, require_tumour
 from hybridtumor.manifest import Manifest, hash_of, input_hashes
 from hybridtumor.mesh_size import CELL_SIZE, require_size
 from hybridtumor.models.oxygen import local_response
-from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.plan_file import map_name
 from hybridtumor.prepare import load_patient
@@ -38,6 +44,8 @@ from hybridtumor.treatments import Treatment
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, in [0, 1]."""
 
+NO_DRAWS = DrawOptions()
+
 REFERENCE_NAMES = ("untreated", "no-treatment", "reference-untreated")
 
 
@@ -49,6 +57,8 @@ def compare(
     overwrite: bool = False,
     images: bool = True,
     cell_size: str = CELL_SIZE,
+    calibration: Path | str | None = None,
+    draws: DrawOptions = NO_DRAWS,
     progress: Progress | None = None,
 ) -> RunFolder:
     """Run all arms of a scenario and write the run folder.
@@ -67,6 +77,11 @@ def compare(
         Generate follow-up images too; without them the run holds the fields, `hybridtumor.run_images` adds them.
     cell_size
         Edge length of the cells at the tumour's front.
+    calibration
+        ``calibration.json`` or its folder: its estimate takes the place of what the scenario states of growth and
+        response, its density of day 0, if it has one, that of the patient's.
+    draws
+        How many draws of its posterior are simulated too, every arm for every draw; no images are made of them.
     progress
         Told how far each stage is.
 
@@ -78,7 +93,8 @@ def compare(
     Raises
     ------
     InputError
-        The scenario, the patient or the folder cannot be used; then nothing has been written.
+        The scenario, the calibration, the patient or the folder cannot be used, or there are draws without a
+        calibration; then nothing has been written.
     ConvergenceError
         A solver failed; the finished stages stay.
     ResourceError
@@ -86,13 +102,18 @@ def compare(
     """
     comm, root = MPI.COMM_WORLD, Path(out)
     tell = progress or (lambda _stage, _share: None)
-    scenario = with_reference(scenario)
+    source = None if calibration is None else CalibrationSource.load(calibration)
+    parameters = _draws(source, draws)
+    stated = with_reference(scenario)
+    scenario = stated if source is None else source.applied(stated)
     on_root(comm, lambda: check_target(root, resume=resume, overwrite=overwrite))
-    manifest = on_root(comm, lambda: describe(scenario, str(cell_size), comm.size))
+    manifest = on_root(comm, lambda: describe(scenario, str(cell_size), comm.size, source, draws))
     if images:
         on_root(comm, _require_weights)
     start = monotonic()
-    prepared = on_root(comm, lambda: _prepared(scenario, root, resume=resume, progress=_most_of(tell, "patient")))
+    prepared = on_root(
+        comm, lambda: _prepared(scenario, root, source, resume=resume, progress=_most_of(tell, "patient"))
+    )
     patient, plans = prepared
     seconds = monotonic() - start
     require_size(cell_size)
@@ -101,13 +122,30 @@ def compare(
     local_response(patient, scenario.response)  # refused now, not after the folder is made
     with ExitStack() as stack:
         folder = on_root(comm, lambda: stack.enter_context(opened(root, manifest, resume=resume, overwrite=overwrite)))
+        if source is not None:
+            on_root(comm, lambda: _save_calibration(folder, source, stated, patient))
         patient = on_root(comm, lambda: _save_inputs(folder, scenario, patient, plans, seconds))
         tell("patient", 1.0)
-        _simulate(folder, scenario, patient, plans, comm, cell_size, tell)
+        simulation = _simulate(folder, scenario, patient, plans, comm, cell_size, tell, drawn=bool(parameters))
+        if simulation is not None and source is not None and parameters:
+            setting = DrawSetting.of(simulation, patient, scenario, plans, source.content)
+            _simulate_draws(folder, simulation, setting, parameters, draws, tell)
         if comm.rank == 0:
             folder.save_summary(folder.summarise())
             _finish(folder, patient, images=images, tell=tell)
     return folder
+
+
+def _draws(source: CalibrationSource | None, draws: DrawOptions) -> tuple[Values, ...]:
+    """Return the parameters of the draws."""
+    if draws.count == 0:
+        return ()
+    if source is None:
+        raise InputError(
+            "draws: expected a calibration, whose posterior they are drawn from, got none. Add --calibration FILE"
+            " (`hybridtumor calibrate` makes it)."
+        )
+    return source.content.draw(draws.count, draws.seed)
 
 
 def with_reference(scenario: Scenario) -> Scenario:
@@ -123,7 +161,13 @@ def with_reference(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"arms": {name: (), **scenario.arms}})
 
 
-def describe(scenario: Scenario, cell_size: str, ranks: int = 1) -> Manifest:
+def describe(
+    scenario: Scenario,
+    cell_size: str,
+    ranks: int = 1,
+    source: CalibrationSource | None = None,
+    draws: DrawOptions = NO_DRAWS,
+) -> Manifest:
     """Return the manifest of a run that has not begun: input files by name and hash, seeds, versions."""
     inputs = {} if scenario.patient == EMBEDDED_PATIENT else input_hashes(scenario.patient)
     files = {f"file of {arm}, treatment {k + 1}": hash_of(path) for (arm, k), path in _files(scenario).items()}
@@ -132,20 +176,28 @@ def describe(scenario: Scenario, cell_size: str, ranks: int = 1) -> Manifest:
         "cell_size": cell_size,
         "files": files,
     }
+    calibration = {} if source is None else source.inputs
+    if source is not None:  # a run without is described as before there were any
+        content |= {"calibration": calibration, "draws": draws.count}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Manifest(
         digest,
-        inputs | files,
+        inputs | files | calibration,
         patient=Path(scenario.patient).name,
         horizon_days=scenario.horizon,
-        seeds={"refine": scenario.refine.seed},
+        seeds={"refine": scenario.refine.seed} | ({"draws": draws.seed} if draws.count else {}),
         samples=scenario.refine.samples,
         mpi_size=ranks,
     )
 
 
 def _prepared(
-    scenario: Scenario, root: Path, *, resume: bool, progress: Callable[[float], None]
+    scenario: Scenario,
+    root: Path,
+    source: CalibrationSource | None,
+    *,
+    resume: bool,
+    progress: Callable[[float], None],
 ) -> tuple[Patient, dict[str, TherapyPlan]]:
     """Prepare the patient and the plans, or read them back where an earlier run has prepared them."""
     if resume and (root / "manifest.json").exists():
@@ -155,6 +207,7 @@ def _prepared(
             return known, {name: folder.load_plan(name, known.grid) for name in scenario.arms}
     progress(0.0)
     patient = load_patient(scenario.patient, scenario.growth, check=scenario.require, progress=progress)
+    patient = patient if source is None else source.of(patient)
     return patient, scenario.plans(patient)
 
 
@@ -163,6 +216,14 @@ def _require_weights() -> None:
     from hybridtumor.run_images import require_weights
 
     require_weights()
+
+
+def _save_calibration(folder: RunFolder, source: CalibrationSource, stated: Scenario, patient: Patient) -> None:
+    """Write the calibration and what there is to say of it, before anything is computed with it."""
+    if "calibration" not in folder.manifest.figures:
+        source.copy_to(folder.root)
+        folder.manifest.figures["calibration"] = source.told(stated, patient)
+        folder.save_manifest()
 
 
 def _save_inputs(
@@ -194,11 +255,14 @@ def _simulate(
     comm: MPI.Intracomm,
     cell_size: str,
     tell: Progress,
-) -> None:
-    """Run the growth layer for every arm that is not finished."""
+    *,
+    drawn: bool,
+) -> GrowthSimulation | None:
+    """Run the growth layer for every arm that is not finished; returns its mesh where draws have to be simulated."""
     todo = [name for name in plans if not folder.finished(f"simulate {name}")]
-    if not todo:
-        return
+    drawn = drawn and not folder.finished("draws")
+    if not todo and not drawn:
+        return None
     if patient.tissue is None or patient.density is None:
         raise InputError(
             f"patient {patient.id}: expected tissue fractions and a day-0 density after preparation, got none."
@@ -216,8 +280,9 @@ def _simulate(
             surgery=any(plan.resections for plan in plans.values()),
         )
         local = local_response(patient, scenario.response)
-        steps = simulation.shared_steps(plans.values(), scenario.report_days)
+        steps = simulation.shared_steps(plans.values(), scenario.report_days) if todo else ()
     tell("mesh", 1.0)
+    thresholds = thresholds_of(folder.root)
     for name in todo:
         stage = f"simulate {name}"
         with folder.stage(stage, save=comm.rank == 0):
@@ -229,8 +294,28 @@ def _simulate(
                 steps=steps,
                 progress=_most_of(tell, stage),
             )
-            on_root(comm, partial(_save_arm, folder, name, patient, forecast, plans[name], scenario.response))
+            figures = partial(arm_figures, patient, forecast, plans[name], scenario.response, thresholds)
+            on_root(comm, partial(_save_arm, folder, name, forecast, plans[name], figures))
         tell(stage, 1.0)
+    return simulation if drawn else None
+
+
+def _simulate_draws(
+    folder: RunFolder,
+    simulation: GrowthSimulation,
+    setting: DrawSetting,
+    parameters: Sequence[Values],
+    options: DrawOptions,
+    tell: Progress,
+) -> None:
+    """Run every arm for every draw, and write what comes of it."""
+    comm = simulation.domain.comm
+    tell("draws", 0.0)
+    with folder.stage("draws", save=comm.rank == 0):
+        found = run_draws(setting, parameters, options.workers, simulation, _most_of(tell, "draws"))
+        figures = draws_figures(found, setting, options.seed)
+        on_root(comm, lambda: draws_file.save_draws(folder.root, found, setting, figures))
+    tell("draws", 1.0)
 
 
 def _most_of(tell: Progress, stage: str) -> Callable[[float], None]:
@@ -239,9 +324,9 @@ def _most_of(tell: Progress, stage: str) -> Callable[[float], None]:
 
 
 def _save_arm(
-    folder: RunFolder, name: str, patient: Patient, forecast: Forecast, plan: TherapyPlan, response: TreatmentResponse
+    folder: RunFolder, name: str, forecast: Forecast, plan: TherapyPlan, figures: Callable[[], dict[str, Any]]
 ) -> None:
-    folder.save_forecast(name, forecast, plan, arm_figures(patient, forecast, plan, response))
+    folder.save_forecast(name, forecast, plan, figures())
     if forecast.mesh is not None:
         mesh_file.add_arm(folder.mesh_path, name, forecast.mesh)
     folder.manifest.figures["mesh"] = mesh_figures(forecast)

@@ -22,9 +22,11 @@ from hybridtumor.patient import Patient
 from hybridtumor.pictures_mass_effect import mass_effect
 from hybridtumor.plots_curves import curves
 from hybridtumor.plots_dose import dose_response, dose_volume
+from hybridtumor.plots_fan import fan
 from hybridtumor.plots_style import ArmStyle, arm_styles
 from hybridtumor.plots_tradeoff import trade_off
 from hybridtumor.report_answer import answer
+from hybridtumor.report_draws import arm_rows, caption, pair_rows, parameter_rows
 from hybridtumor.report_outcomes import FEW, Outcome, outcomes, reference
 from hybridtumor.report_table import by_day, glance, sentences, structures, treatment
 from hybridtumor.scan import write_bytes
@@ -137,7 +139,11 @@ def compose(
     figures = {arm.name: arm.figures for arm in story.arms}
     plans = {name: plans.get(name, UNTREATED) for name in figures}
     styles, arms = arm_styles(plans), outcomes(figures, plans)
-    top = _top(story, plans, styles, arms) | {"mesh": mesh_picture}
+    draws, calibration = summary.get("draws"), summary.get("calibration")
+    top = _top(story, plans, styles, arms) | {
+        "mesh": mesh_picture,
+        "fan": None if draws is None else fan(draws, styles),
+    }
     drawn = {f"{name}.png": png for name, png in top.items() if png is not None}
     sections = []
     for arm in story.arms:
@@ -149,6 +155,8 @@ def compose(
         story=story,
         summary=summary,
         answer=answer(arms),
+        draws=None if draws is None else _draws(draws),
+        calibration=None if calibration is None else {**calibration, "rows": parameter_rows(calibration)},
         arms=sections,
         many=len(arms) > FEW,
         left_out=max(len(_treated(arms)) - pictures_difference.MOST, 0),
@@ -178,6 +186,16 @@ def _top(
             story, styles, [arm.name for arm in _treated(arms)], None if free is None else free.name
         ),
         "comparison": pictures.comparison(story, styles),
+    }
+
+
+def _draws(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template says of the draws."""
+    return {
+        "caption": caption(figures),
+        "arms": arm_rows(figures),
+        "pairs": pair_rows(figures),
+        "statement": figures["statement"],
     }
 
 

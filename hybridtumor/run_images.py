@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from hybridtumor.calibrated import thresholds_of
 from hybridtumor.errors import InputError
 from hybridtumor.follow_up import FollowUpVisit, Statistic
+from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.patient import Patient
 from hybridtumor.refine import Refiner
 from hybridtumor.run_lock import run_lock
@@ -53,7 +56,9 @@ def add_images(folder: RunFolder, patient: Patient, *, progress: Progress | None
         if reference is None:
             raise InputError(f"{folder.root}: expected an arm without treatment to compare with, found none.")
         tell(f"refine {todo[0]}", 0.0)
-        refiner = Refiner.load()
+        refiner, thresholds = Refiner.load(), thresholds_of(folder.root)
+        if thresholds != ImagingThresholds():
+            refiner = replace(refiner, thresholds=thresholds)
         untreated = folder.load_forecast(reference, patient.grid)
         for arm in todo:
             stage = f"refine {arm}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridtumor import mesh_file, scene
+from hybridtumor.calibrated import thresholds_of
 from hybridtumor.errors import InputError, ResourceError
 from hybridtumor.follow_up import Statistic
 from hybridtumor.patient import Patient
@@ -54,7 +55,7 @@ def write_report(
         in_full = shown_in_full(outcomes({name: summary["arms"][name] for name in arms}, plans))
         done(0.1)
         sources = {name: source(folder, name, summary["arms"][name]) for name in arms}
-        story = tell(patient, first, sources, in_full)
+        story = tell(patient, first, sources, in_full, thresholds_of(folder.root))
         done(0.5)
         mesh = draw_mesh(folder, story)
         done(0.8)

@@ -4,6 +4,8 @@
       manifest.json   what went in, what computed it, which stages are finished
       summary.json    the figures of every arm
       scenario.yaml   the normalised scenario
+      calibration.json  the calibration whose estimate was simulated, if one was
+      draws.csv  draws.json  the arms under draws of its posterior, if asked for: every one, and what they come to
       patient/        the prepared patient, so that nothing outside the folder is needed again
       plans/          NAME.json and its dose maps
       mesh.vtu        the mesh, with the density of every arm and report day
@@ -41,6 +43,8 @@ from hybridtumor.patient import Patient
 from hybridtumor.run_lock import LOCK_NAME, run_lock
 from hybridtumor.scan import SYNTHETIC_NOTICE, LabelMap, Scan, load_displacement, write_bytes, write_nifti
 from hybridtumor.therapy import TherapyPlan
+
+DRAWS = "draws.json"
 
 FIELD_UNITS = {
     "density": "fraction of carrying capacity",
@@ -279,12 +283,17 @@ class RunFolder:
 
     def summarise(self) -> dict[str, Any]:
         """Collect what ``summary.json`` holds from what the arms have left."""
-        return {
+        summary = {
             "patient": self.manifest.patient,
             "horizon_days": self.manifest.horizon_days,
             "mesh": self.manifest.figures.get("mesh", {}),
             "arms": {name: self.figures(name) | {"mri": self.image_figures(name)} for name in self.arms()},
         }
+        if "calibration" in self.manifest.figures:
+            summary["calibration"] = self.manifest.figures["calibration"]
+        if self.finished("draws"):
+            summary["draws"] = _read_json(self.root / DRAWS, "the figures of draws")
+        return summary
 
     def save_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""

@@ -118,7 +118,11 @@ class Story:
 
 
 def tell(
-    patient: Patient, density: Image, sources: Mapping[str, ArmSource], in_full: Collection[str] | None = None
+    patient: Patient,
+    density: Image,
+    sources: Mapping[str, ArmSource],
+    in_full: Collection[str] | None = None,
+    thresholds: ImagingThresholds | None = None,
 ) -> Story:
     """Gather the sections of a patient and of all arms.
 
@@ -132,8 +136,10 @@ def tell(
         Name of each arm to its images.
     in_full
         Arms of which all images are read; None: all arms.
+    thresholds
+        Densities at which the tumour shows; None: the defaults.
     """
-    thresholds = ImagingThresholds()
+    thresholds = thresholds or ImagingThresholds()
     centre = centre_of_mass(density, patient.grid, thresholds.edema)
     head = _head(patient)
     sections: dict[Plane, Section] = {plane: Section(plane, patient.grid, centre).cropped_to(head) for plane in PLANES}
