@@ -7,6 +7,9 @@ A voxel is drawn into the tumour the more surely, the more its density n exceeds
 with y = 1 inside the mask, once for the whole tumour (FLAIR, τ_e) and once for the core (T1ce: enhancement and
 necrosis, τ_c); a Bernoulli product over the two masks after Lipková et al., IEEE Trans. Med. Imaging 2019. The
 thresholds are unknowns of the term's own. m as in `hybridtumor.models.observation`.
+
+The error is one of density here, the same at a sharp border and at a blurred one. Where masks are drawn wrong by some
+millimetres, `hybridtumor.models.observation_borders` is the term whose intervals hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,14 +81,7 @@ class Segmentation:
 
     def __post_init__(self) -> None:
         check_term("segmentation", self.day, self.voxels, self.voxels_per_datum)
-        for name, mask in (("tumour", self.whole), ("core", self.core)):
-            if mask is not None and (mask.shape != self.voxels.shape or mask.dtype != np.bool_):
-                raise InputError(
-                    f"segmentation: expected one truth value of the {name} for each of {self.voxels.size} voxels,"
-                    f" got {mask.dtype} of shape {mask.shape}."
-                )
-        if self.core is not None and (self.core & ~self.whole).any():
-            raise InputError("segmentation: expected the core inside the whole tumour. Mend the masks.")
+        check_masks(self.voxels, self.whole, self.core)
         if not 0 < self.width < 1:
             raise InputError(f"segmentation: expected a width between 0 and 1 (density), got {self.width:g}.")
 
@@ -134,16 +130,7 @@ class Segmentation:
         InputError
             Arrays that do not fit, a margin that is negative, or no tumour and no region around which to look.
         """
-        region = labels.mask() if around is None else labels.mask() | _fitting(around, labels.grid.shape, "region")
-        inside = _fitting(brain, labels.grid.shape, "brain")
-        if not margin >= 0:
-            raise InputError(f"segmentation: expected a margin that is not negative, got {margin:g} mm.")
-        if not (region & inside).any():
-            raise InputError(
-                "segmentation: expected a tumour inside the brain, found none. Say around which region to look."
-            )
-        distance = ndimage.distance_transform_edt(~region, sampling=labels.grid.voxel_size)
-        voxels = np.flatnonzero((distance <= margin) & inside).astype(np.int64)
+        voxels = drawn_voxels(labels, brain, around, margin)
         return cls(
             float(day),
             voxels,
@@ -189,6 +176,38 @@ class Segmentation:
     def _excess(self, density: Array, own: Mapping[str, float], name: str) -> Array:
         """Return z = (n − τ)/w."""
         return (check_density(density, self.voxels.size) - own_value(own, name)) / self.width
+
+
+def drawn_voxels(labels: LabelMap, brain: BoolArray, around: BoolArray | None, margin: float) -> Voxels:
+    """Return flat numbers of the voxels of the brain in a tumour or region and within a margin (mm) around it.
+
+    Raises
+    ------
+    InputError
+        As `Segmentation.from_labels`.
+    """
+    region = labels.mask() if around is None else labels.mask() | _fitting(around, labels.grid.shape, "region")
+    inside = _fitting(brain, labels.grid.shape, "brain")
+    if not margin >= 0:
+        raise InputError(f"segmentation: expected a margin that is not negative, got {margin:g} mm.")
+    if not (region & inside).any():
+        raise InputError(
+            "segmentation: expected a tumour inside the brain, found none. Say around which region to look."
+        )
+    distance = ndimage.distance_transform_edt(~region, sampling=labels.grid.voxel_size)
+    return np.flatnonzero((distance <= margin) & inside).astype(np.int64)
+
+
+def check_masks(voxels: Voxels, whole: BoolArray, core: BoolArray | None) -> None:
+    """Refuse masks that do not fit voxels, or a core that leaves the tumour."""
+    for name, mask in (("tumour", whole), ("core", core)):
+        if mask is not None and (mask.shape != voxels.shape or mask.dtype != np.bool_):
+            raise InputError(
+                f"segmentation: expected one truth value of the {name} for each of {voxels.size} voxels,"
+                f" got {mask.dtype} of shape {mask.shape}."
+            )
+    if core is not None and (core & ~whole).any():
+        raise InputError("segmentation: expected the core inside the whole tumour. Mend the masks.")
 
 
 def _fitting(mask: BoolArray, shape: tuple[int, int, int], name: str) -> BoolArray:

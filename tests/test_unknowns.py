@@ -59,6 +59,8 @@ def test_default_priors_agree_with_the_parameters() -> None:
         "temozolomide": response.temozolomide,
         "threshold_edema": thresholds.edema,
         "threshold_enhancing": thresholds.enhancing,
+        "blur_edema": math.sqrt(3) / math.pi / growth.front_width,
+        "blur_enhancing": math.sqrt(3) / math.pi / growth.front_width,
     })  # fmt: skip
     assert UNKNOWNS["threshold_edema"].high < UNKNOWNS["threshold_enhancing"].low
     assert UNKNOWNS["threshold_enhancing"].high < thresholds.necrosis
@@ -86,8 +88,8 @@ def test_a_prior_can_be_changed() -> None:
         (lambda: Priors.of("beta"), "names among diffusion_white"),
         (lambda: ALL.coordinates({"alpha": 1.0}), "alpha: expected 0.003 to 0.3 1/Gy, got 1"),
         (lambda: ALL.coordinates({"beta": 1.0}), "got also beta"),
-        (lambda: ALL.minus_log(np.zeros(2)), "expected 7 finite coordinates"),
-        (lambda: ALL.values(np.full(7, np.nan)), "expected 7 finite coordinates"),
+        (lambda: ALL.minus_log(np.zeros(2)), "expected 9 finite coordinates"),
+        (lambda: ALL.values(np.full(9, np.nan)), "expected 9 finite coordinates"),
         (lambda: ALL.changed("beta", median=1.0), "got 'beta'"),
     ],
 )
