@@ -5,7 +5,7 @@ A border that is drawn δ mm too far out is then an error of δ/λ in the logit,
 
     P(inside) = σ((s(n) − s(τ))/w),      s(n) = ln (n + ε)/(1 − n + ε)
 
-once for the whole tumour (τ_e, w_e) and once for the core (τ_c, w_c). With ln L a logistic error of the border of
+once for the whole tumour (τ_e, w_e) and once for the core (τ_c, w_c). A logistic error of the border with the
 standard deviation δ has w = √3 δ/(π λ). Both thresholds and both blurs are unknowns of the term's own: a blur that is
 fixed would make the data speak of λ through the raggedness of the masks. In a model of spherical fronts, intervals of
 90 % held D, ρ and the thresholds in 98 to 100 % of 60 twins whose borders wandered by 1 mm and in 92 to 100 % of 40 with
