@@ -25,7 +25,7 @@ from hybridtumor.plots_style import COLOURS, GREY
 
 Array = NDArray[np.float64]
 
-BLUE, RED, GREEN = COLOURS[0], COLOURS[1], COLOURS[2]
+BLUE, RED = COLOURS[0], COLOURS[1]
 
 LEVELS = (0.5, 0.9)
 """Probabilities inside the ellipses of a corner plot."""
@@ -47,6 +47,8 @@ TITLES: Mapping[str, str] = {
     "temozolomide": "temozolomide kill",
     "threshold_edema": "threshold of oedema",
     "threshold_enhancing": "threshold of core",
+    "blur_edema": "blur of oedema's border",
+    "blur_enhancing": "blur of core's border",
 }
 """Names of unknowns as pictures write them."""
 

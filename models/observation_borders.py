@@ -8,9 +8,9 @@ A border that is drawn δ mm too far out is then an error of δ/λ in the logit,
 once for the whole tumour (τ_e, w_e) and once for the core (τ_c, w_c). A logistic error of the border with the
 standard deviation δ has w = √3 δ/(π λ). Both thresholds and both blurs are unknowns of the term's own: a blur that is
 fixed would make the data speak of λ through the raggedness of the masks. In a model of spherical fronts, intervals of
-90 % held D, ρ and the thresholds in 98 to 100 % of 60 twins whose borders wandered by 1 mm and in 92 to 100 % of 40 with
-0.5 mm; with the blur fixed in density, and the same m, D in 35 % and τ_e in 10 % of 20 twins. Voxels far outside count
-for nothing, σ(s(0) − s(τ)) ≈ 0.
+90 % held D, ρ and the thresholds in 98 to 100 % of 60 twins whose borders wandered by 1 mm, and in 92 to 100 % of 40
+with 0.5 mm; with the blur fixed in density, and the same m, D in 35 % and τ_e in 10 % of 20 twins. Voxels far outside
+count for nothing, σ(s(0) − s(τ)) ≈ 0.
 
 Errors of a border are alike within a correlation length ℓ along it and, being shifts, all across it. One datum is the
 patch 2πℓ² times the depth πδ/√3 over which voxels are uncertain: then the information on where a straight border lies,
