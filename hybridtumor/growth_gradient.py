@@ -8,7 +8,7 @@ mechanics that acts back. Mechanics that only moves the tissue does not enter th
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -72,6 +72,23 @@ class GrowthGradient:
             )
         self._ratio: tuple[float, list[tuple[float, float, TissueOperator]]] | None = None
 
+    def with_plan(self, plan: TherapyPlan) -> "GrowthGradient":
+        """Return the gradient of a plan of other doses with these steps and operators: runs differ by dose alone.
+
+        Raises
+        ------
+        InputError
+            The plan lands on other days: fractions, deliveries or resections are not those of this plan.
+        """
+        before = self.plan
+        if plan.active.landing_days != before.active.landing_days or plan.resections != before.resections:
+            raise InputError("gradient: expected a plan with treatments on the same days. Change doses alone.")
+        other = replace(self, plan=plan, days=self.report_days)
+        other._ratio = self._ratio
+        for name in ("steps", "initial", "_parts"):
+            other.__dict__[name] = getattr(self, name)
+        return other
+
     @cached_property
     def steps(self) -> tuple[float, ...]:
         """The days that every run lands on, those that suit the simulation's own parameters."""
@@ -133,6 +150,10 @@ class GrowthGradient:
             self.response.clearance_half_time,
         )
         return Adjoint(run, checkpoints, grey=grey, fields=fields)
+
+    def smoothness(self) -> Diffusion:
+        """Return the operator with D = 1 mm²/day everywhere: volume · excess(u) is the slope of ½ ∫ |∇u|² dx."""
+        return self._parts[0][1].operator(1.0, 1.0).diffusion
 
     def _kill(self, response: TreatmentResponse) -> KillSchedule:
         """Return the kill at another α and s."""

@@ -160,10 +160,7 @@ def test_taylor_in_the_dose_map(simulation: GrowthSimulation, delivery: float, k
             replace(course, dose=DoseMap(course.dose.values * (1 + step * d).astype(np.float64), grid))
             for course, d in zip(plan.courses, direction, strict=True)
         ]
-        other = GrowthGradient(
-            simulation, TherapyPlan(tuple(courses), plan.drugs, plan.resections), DAYS, response, local
-        )
-        other.__dict__["steps"] = gradient.steps
+        other = gradient.with_plan(TherapyPlan(tuple(courses), plan.drugs, plan.resections))
         return functional(other.adjoint().cells(gradient.initial))[0]
 
     found = sum(
@@ -201,6 +198,20 @@ def test_gauss_nodes_meet_their_error(stiffness: float) -> None:
     nodes, weights = gauss_nodes(stiffness)
     exact = -np.expm1(-2 * stiffness) / (2 * stiffness)
     assert abs(weights @ np.exp(-2 * stiffness * nodes) - exact) < 3e-9
+
+
+def test_another_dose_takes_the_same_steps_and_is_the_run_made_anew(simulation: GrowthSimulation) -> None:
+    plan = full_plan()
+    gradient = GrowthGradient(simulation, plan, DAYS)
+    (course,) = plan.courses
+    less = replace(course, dose=DoseMap(course.dose.values * np.float32(0.7), course.dose.grid))
+    other = gradient.with_plan(TherapyPlan((less,), plan.drugs, plan.resections))
+    anew = GrowthGradient(simulation, other.plan, DAYS)
+    assert other.steps == gradient.steps == anew.steps
+    ours, theirs = (each.adjoint().cells(each.initial)[90.0].living for each in (other, anew))
+    np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(InputError, match="same days"):
+        gradient.with_plan(TherapyPlan((replace(course, first_day=27),), plan.drugs, plan.resections))
 
 
 def test_what_it_cannot_do_is_said(simulation: GrowthSimulation, gradient: GrowthGradient) -> None:
