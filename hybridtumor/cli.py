@@ -18,8 +18,10 @@ from rich.console import Console
 
 import hybridtumor
 from hybridtumor import cli_clinic, terminal
+from hybridtumor.calibrate_command import calibrate
 from hybridtumor.errors import HybridTumorError, InputError, ResourceError
 from hybridtumor.evaluation.command import evaluate
+from hybridtumor.optimize_command import optimize_dose
 from hybridtumor.synthesize import synthesize
 from hybridtumor.train_command import train
 
@@ -184,6 +186,8 @@ def mesh(
     terminal.print_table("Mesh", ("", ""), rows)
 
 
+app.command(calibrate)
+app.command(optimize_dose)
 app.command(train)
 app.command(evaluate)
 app.command(synthesize)
@@ -356,7 +360,8 @@ def _print_draws(figures: dict[str, Any]) -> None:
 
     terminal.print_table(words.caption(figures), words.ARM_COLUMNS, words.arm_rows(figures))
     terminal.print_table("P(plan beats the other)", words.PAIR_COLUMNS, words.pair_rows(figures))
-    print(figures["statement"])  # noqa: T201
+    for statement in (figures["statement"], *figures["notes"]):
+        print(statement)  # noqa: T201
 
 
 def _mark(state: str) -> str:

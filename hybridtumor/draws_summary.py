@@ -28,6 +28,9 @@ STATEMENT = (
     " Research use only."
 )
 
+STEEP = 0.5
+"""Width of a front over that of the estimate's below which the estimate's mesh is called too coarse for a draw."""
+
 Figures = dict[str, Any]
 
 
@@ -49,6 +52,7 @@ def draws_figures(draws: Sequence[Draw], setting: DrawSetting, seed: int) -> Fig
         "seed": seed,
         "interval": 0.9,
         "statement": STATEMENT,
+        "notes": _notes(draws, setting),
         "days": list(setting.days),
         "arms": {name: _arm(found, setting) for name, found in arms.items()},
         "pairs": [_pair(a, arms[a], b, arms[b]) for a, b in combinations(arms, 2)],
@@ -72,6 +76,19 @@ def wilson(successes: int, trials: int, z: float = NORMAL_95) -> tuple[float, fl
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _notes(draws: Sequence[Draw], setting: DrawSetting) -> list[str]:
+    """Return what there is to say against the mesh, which is the estimate's for all draws."""
+    least = STEEP * setting.growth.front_width
+    steep = sum(setting.calibration.growth(setting.growth, values).front_width < least for values, _ in draws)
+    if not steep:
+        return []
+    note = (
+        f"{steep} of {len(draws)} draws have a front less than half as wide as the estimate's, for which the cells may"
+        " be too large and the burden too high by some percent, in all arms alike. State smaller ones (--cell-size)."
+    )
+    return [note]
 
 
 def _arm(draws: Sequence[ArmDraw], setting: DrawSetting) -> Figures:

@@ -3,20 +3,16 @@
 Every text that came from outside (patient, arms, warnings) is escaped by the template engine.
 """
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 import hybridtumor
 from hybridtumor import pictures, pictures_difference
 from hybridtumor.errors import InputError
 from hybridtumor.forecast import Forecast
+from hybridtumor.pages import figure, template
 from hybridtumor.parameters import TreatmentResponse
 from hybridtumor.patient import Patient
 from hybridtumor.pictures_mass_effect import mass_effect
@@ -150,7 +146,7 @@ def compose(
         found = _pictures_of(story, arm)
         drawn |= {f"{arm.name}_{kind}.png": png for kind, png in found.items() if png is not None}
         sections.append(found | _text_of(arm, plans[arm.name], styles[arm.name]))
-    html = _template().render(
+    html = template("report.html").render(
         title="What if? Tumour growth under treatment",
         story=story,
         summary=summary,
@@ -167,7 +163,7 @@ def compose(
         version=hybridtumor.__version__,
         warnings=list(warnings),
         facts=list(facts),
-        figure=_figure,
+        figure=figure,
     )
     return Report(html, drawn)
 
@@ -195,7 +191,7 @@ def _draws(figures: Mapping[str, Any]) -> dict[str, Any]:
         "caption": caption(figures),
         "arms": arm_rows(figures),
         "pairs": pair_rows(figures),
-        "statement": figures["statement"],
+        "statements": [figures["statement"], *figures["notes"]],
     }
 
 
@@ -243,18 +239,3 @@ def require_scans(patient: Patient) -> None:
     """Raise InputError when there is no baseline scan to draw on."""
     if not patient.baseline.scans:
         raise InputError(f"patient {patient.id}: expected a baseline scan to draw on, found only a segmentation.")
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("hybridtumor"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html")
-
-
-def _figure(png: bytes, caption: str) -> Markup:
-    source = b64encode(png).decode()
-    return Markup(
-        '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
-    ).format(caption, source)

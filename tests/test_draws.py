@@ -209,6 +209,9 @@ def test_workers_cannot_be_seen(drawn: RunFolder) -> None:
     assert draws_file.table(two, setting) == (drawn.root / "draws.csv").read_text()
     assert draws_figures(one, setting, 2) == draws_figures(two, setting, 2)
     assert told == [0.25, 0.5, 0.75, 1.0] * 2
+    assert draws_figures(one, setting, 2)["notes"] == []
+    steep = [(parameters[0] | {"diffusion_white": 0.03}, arms) for _, arms in one[:1]]
+    assert "1 of 2 draws have a front" in draws_figures([*steep, one[1]], setting, 2)["notes"][0]
 
 
 def test_two_way_mechanics_acts_in_every_draw(drawn: RunFolder) -> None:
