@@ -47,8 +47,6 @@ TITLES: Mapping[str, str] = {
     "temozolomide": "temozolomide kill",
     "threshold_edema": "threshold of oedema",
     "threshold_enhancing": "threshold of core",
-    "blur_edema": "blur of oedema's border",
-    "blur_enhancing": "blur of core's border",
 }
 """Names of unknowns as pictures write them."""
 

@@ -1,20 +1,19 @@
 r"""What a segmentation says about the tumour cell density when its borders are drawn wrong by some millimetres.
 
-The front of a wave is close to a logistic, so the logit of its density falls evenly with the distance, by 1/λ per mm.
-A border that is drawn δ mm too far out is then an error of δ/λ in the logit, everywhere along a front:
+A border that is drawn δ mm too far out is an error of δ |∇s| in any function s of the density. Near a front, which is
+close to a logistic of width λ, the logit falls evenly with the distance, |∇s| = 1/λ, so that is taken:
 
-    P(inside) = σ((s(n) − s(τ))/w),      s(n) = ln (n + ε)/(1 − n + ε)
+    P(inside) = σ(z),   z = (s(n) − s(τ))/√((w |∇s|)² + f²),   s(n) = ln (n + ε)/(1 − n + ε),   w = √3 δ/π
 
-once for the whole tumour (τ_e, w_e) and once for the core (τ_c, w_c). A logistic error of the border with the
-standard deviation δ has w = √3 δ/(π λ). Both thresholds and both blurs are unknowns of the term's own: a blur that is
-fixed would make the data speak of λ through the raggedness of the masks. In a model of spherical fronts, intervals of
-90 % held D, ρ and the thresholds in 98 to 100 % of 60 twins whose borders wandered by 1 mm, and in 92 to 100 % of 40
-with 0.5 mm; with the blur fixed in density, and the same m, D in 35 % and τ_e in 10 % of 20 twins. Voxels far outside
-count for nothing, σ(s(0) − s(τ)) ≈ 0.
+once for the whole tumour (τ_e) and once for the core (τ_c), both thresholds unknowns of the term's own. z is the
+distance to the level n = τ in units of w, however steep the front is: without f data speak of where borders lie and of
+nothing else. With a blur that is fixed in density, or in its logit, or that is one unknown for all visits, they also
+speak of λ through the raggedness of the masks, and wrongly where treatment has changed the slopes
+(docs/decisions/0017). f keeps flat regions near the threshold from being sure. Voxels far outside count for nothing.
 
 Errors of a border are alike within a correlation length ℓ along it and, being shifts, all across it. One datum is the
 patch 2πℓ² times the depth πδ/√3 over which voxels are uncertain: then the information on where a straight border lies,
-∫ p (1 − p) ds / (w λ)² = π/(√3 δ) per area from voxels, is that of one shift, 1/δ², per patch.
+∫ p (1 − p) dx / w² = π/(√3 δ) per area from voxels, is that of one shift, 1/δ², per patch.
 
     m = 2πℓ² · π δ/√3 / (volume of a voxel),        at least 1
 """
@@ -24,10 +23,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+from scipy import sparse, special
 
 from hybridtumor.errors import InputError
-from hybridtumor.grid import BoolArray
+from hybridtumor.grid import BoolArray, Grid
 from hybridtumor.models.observation import (
     Array,
     Misfit,
@@ -46,16 +45,19 @@ from hybridtumor.models.observation_labels import (
 )
 from hybridtumor.scan import LabelMap
 
-BLUR_EDEMA, BLUR_ENHANCING = "blur_edema", "blur_enhancing"
-
 BORDER_ERROR = 1.0
 """δ, mm. About one voxel, which is how well a border is known that is drawn by hand. A convention, not measured."""
 
-FAINT = 1e-3
-"""ε. Fractions of cells and of room that make no difference; the logit stays finite."""
+FAINT, FULL = 1e-3, 1e-2
+"""ε. Fractions of cells and of room that make no difference; the logit stays finite. Cells and damaged cells together
+may pass 1: 1 − n + ε is then FULL ln(1 + e^{(1 − n)/FULL}), which is the same below.
+"""
 
-SLACK = 1e-2
-"""Density may leave [0, 1] by so much, which is taken for 0 or 1."""
+FLAT = 0.05
+"""f, logit of density: 0.01 around n = 0.3. Small against w/λ = 0.24 of a front of default width."""
+
+SLACK, MOST = 1e-2, 2.0
+"""Density may be negative by so much, which is taken for 0, and reach so much with the damaged cells."""
 
 MARGIN = 10.0
 """mm. Voxels farther from the tumour are left out; they would count for nothing."""
@@ -75,24 +77,39 @@ class Borders:
         Whether a voxel is in the tumour, (k,).
     core
         Whether it is in the core, (k,); None: not known.
+    differences
+        Along each axis of the grid what makes ∂n/∂x, 1/mm, of values at the voxels, (k, k); see `differences_of`.
+    border_error
+        δ, mm.
     voxels_per_datum
         m ≥ 1; see `border_voxels_per_datum`.
+    flat
+        f, in the logit of density.
 
     Raises
     ------
     InputError
-        Arrays that do not fit together, a core that leaves the tumour, or m < 1.
+        Arrays that do not fit together, a core that leaves the tumour, errors that are not positive, or m < 1.
     """
 
     day: float
     voxels: Voxels
     whole: BoolArray
-    core: BoolArray | None = None
+    core: BoolArray | None
+    differences: tuple[sparse.csr_array, ...]
+    border_error: float = BORDER_ERROR
     voxels_per_datum: float = 1.0
+    flat: float = FLAT
 
     def __post_init__(self) -> None:
         check_term("segmentation", self.day, self.voxels, self.voxels_per_datum)
         check_masks(self.voxels, self.whole, self.core)
+        if any(D.shape != (self.voxels.size,) * 2 for D in self.differences):
+            raise InputError(f"segmentation: expected differences between {self.voxels.size} voxels.")
+        if not (math.isfinite(self.border_error) and self.border_error > 0 and self.flat > 0):
+            raise InputError(
+                f"segmentation: expected positive errors, got {self.border_error:g} mm and {self.flat:g} of the logit."
+            )
 
     @classmethod
     def from_labels(
@@ -140,71 +157,122 @@ class Borders:
             voxels,
             labels.mask().ravel()[voxels],
             labels.mask("necrosis", "enhancing").ravel()[voxels] if core else None,
+            differences_of(voxels, labels.grid),
+            border_error,
             border_voxels_per_datum(correlation_length, border_error, labels.grid.voxel_volume),
         )
 
     @property
     def own(self) -> tuple[str, ...]:
-        """Names of thresholds and blurs."""
-        whole = (THRESHOLD_EDEMA, BLUR_EDEMA)
-        return whole if self.core is None else (*whole, THRESHOLD_ENHANCING, BLUR_ENHANCING)
+        """Names of the thresholds."""
+        return (THRESHOLD_EDEMA,) if self.core is None else (THRESHOLD_EDEMA, THRESHOLD_ENHANCING)
 
     def misfit(self, density: Array, own: Mapping[str, float]) -> Misfit:
         """Return minus the log-likelihood of a density (k,) and its slopes."""
-        s, rise = self._logit(density)
-        value, slope, found = 0.0, np.zeros(self.voxels.size), {}
-        for threshold, blur, mask in self._masks():
-            τ, w = own_value(own, threshold), own_value(own, blur)
-            z = (s - float(logit(τ))) / w
+        front = self._front(density)
+        value, by_logit, found = 0.0, np.zeros(self.voxels.size), {}
+        for name, mask in self._masks():
+            level = logit(np.array([own_value(own, name)]))
+            z = (front.s - level.value) / front.v
             error = (special.expit(z) - mask) / self.voxels_per_datum
             value += float(np.sum(np.logaddexp(0, np.where(mask, -z, z)))) / self.voxels_per_datum
-            slope += error / w * rise
-            found[threshold] = -float(error.sum()) / w * float(logit_slope(τ))
-            found[blur] = -float(error @ z) / w
-        return Misfit(value, slope, found)
+            by_logit += front.pulled(error, z)
+            found[name] = -float(np.sum(error / front.v) * level.slope[0])
+        return Misfit(value, by_logit * front.rise, found)
 
     def information(self, density: Array, own: Mapping[str, float], jacobian: Array, names: Sequence[str]) -> Array:
         """Return the Fisher information (p, p) of the parameters `names`; see `hybridtumor.models.observation`."""
-        s, rise = self._logit(density)
-        growth = growth_rows(jacobian, names, self.own, self.voxels.size) * rise
+        front = self._front(density)
+        growth = growth_rows(jacobian, names, self.own, self.voxels.size) * front.rise
         result = np.zeros((len(names), len(names)))
-        for threshold, blur, _ in self._masks():
-            τ, w = own_value(own, threshold), own_value(own, blur)
-            z = (s - float(logit(τ))) / w
-            rows = growth.copy()
-            for i, name in enumerate(names):
-                if name == threshold:
-                    rows[i] = -float(logit_slope(τ))
-                elif name == blur:
-                    rows[i] = -z
-            weight = special.expit(z) * special.expit(-z) / (w**2 * self.voxels_per_datum)
+        for name, _ in self._masks():
+            level = logit(np.array([own_value(own, name)]))
+            z = (front.s - level.value) / front.v
+            rows = front.pushed(growth, z)
+            rows[[i for i, n in enumerate(names) if n == name]] = -level.slope[0] / front.v
+            weight = special.expit(z) * special.expit(-z) / self.voxels_per_datum
             result += (rows * weight) @ rows.T
         return result
 
-    def _masks(self) -> list[tuple[str, str, BoolArray]]:
-        """Return each mask with the names of its threshold and its blur."""
-        masks = ((THRESHOLD_EDEMA, BLUR_EDEMA, self.whole), (THRESHOLD_ENHANCING, BLUR_ENHANCING, self.core))
-        return [(threshold, blur, mask) for threshold, blur, mask in masks if mask is not None]
+    def _masks(self) -> list[tuple[str, BoolArray]]:
+        """Return each mask with the name of its threshold."""
+        masks = {THRESHOLD_EDEMA: self.whole, THRESHOLD_ENHANCING: self.core}
+        return [(name, mask) for name, mask in masks.items() if mask is not None]
 
-    def _logit(self, density: Array) -> tuple[Array, Array]:
-        """Return s(n) and its slope."""
+    def _front(self, density: Array) -> "_Front":
+        """Return s(n), v and what they depend on."""
         n = check_density(density, self.voxels.size)
-        if n.min() < -SLACK or n.max() > 1 + SLACK:
-            raise InputError(f"density: expected values in [0, 1], got {n.min():.4g} to {n.max():.4g}.")
-        within = np.clip(n, 0, 1)
-        return logit(within), logit_slope(within)
+        if n.min() < -SLACK or n.max() > MOST:
+            raise InputError(f"density: expected values in [0, {MOST:g}], got {n.min():.4g} to {n.max():.4g}.")
+        s, w = logit(n), math.sqrt(3) / math.pi * self.border_error
+        steep = tuple(w * (D @ s.value) for D in self.differences)
+        v = np.sqrt(self.flat**2 + sum((part**2 for part in steep), np.zeros_like(n)))
+        return _Front(s.value, s.slope, v, steep, tuple(w * D for D in self.differences))
 
 
-def logit(density: Array | float) -> Array:
-    """Return s(n) = ln (n + ε)/(1 − n + ε)."""
-    n = np.asarray(density, np.float64)
-    return np.log((n + FAINT) / (1 - n + FAINT))
+@dataclass(frozen=True, eq=False)
+class _Front:
+    """s, ds/dn and v = √(f² + Σ (w ∂s)²) at k voxels, and what z = (s − s(τ))/v makes of slopes."""
+
+    s: Array
+    rise: Array
+    v: Array
+    steep: tuple[Array, ...]
+    differences: tuple[sparse.csr_array, ...]
+
+    def pulled(self, by_z: Array, z: Array) -> Array:
+        """Return ∂/∂s, (k,), of what has the slope ∂/∂z."""
+        result = by_z / self.v
+        for D, part in zip(self.differences, self.steep, strict=True):
+            result = result - D.T @ (by_z * z * part / self.v**2)
+        return result
+
+    def pushed(self, rows: Array, z: Array) -> Array:
+        """Return ∂z/∂θ, (p, k), from ∂s/∂θ."""
+        result = rows / self.v
+        for D, part in zip(self.differences, self.steep, strict=True):
+            result = result - (D @ rows.T).T * (z * part / self.v**2)
+        return np.asarray(result)
 
 
-def logit_slope(density: Array | float) -> Array:
-    """Return ds/dn."""
-    n = np.asarray(density, np.float64)
-    return 1 / (n + FAINT) + 1 / (1 - n + FAINT)
+@dataclass(frozen=True, eq=False)
+class Logit:
+    """s(n) and ds/dn."""
+
+    value: Array
+    slope: Array
+
+
+def logit(density: Array) -> Logit:
+    """Return s(n) = ln (n + ε)/(1 − n + ε) and its slope."""
+    n = np.maximum(density, 0.0)
+    room = (1 + FAINT - n) / FULL
+    left = FULL * np.logaddexp(0, room)
+    return Logit(np.log((n + FAINT) / left), 1 / (n + FAINT) + special.expit(room) / left)
+
+
+def differences_of(voxels: Voxels, grid: Grid) -> tuple[sparse.csr_array, ...]:
+    """Return along each axis of a grid what makes ∂/∂x, 1/mm, of values at k of its voxels, (k, k).
+
+    Differences are central where both neighbours are among the voxels, else to the one that is; 0 where none is.
+    """
+    here = np.arange(voxels.size)
+    number = np.full(math.prod(grid.shape), -1)
+    number[voxels] = here
+    places = np.stack(np.unravel_index(voxels, grid.shape))
+    result = []
+    for axis, size in enumerate(grid.voxel_size):
+        ends = []
+        for step in (-1, 1):
+            there = places.copy()
+            there[axis] = np.clip(there[axis] + step, 0, grid.shape[axis] - 1)
+            found = number[np.ravel_multi_index(tuple(there), grid.shape)]
+            ends.append(np.where(found >= 0, found, here))
+        apart = sum((end != here).astype(float) for end in ends)
+        weight = 1 / (np.maximum(apart, 1) * size)
+        entries = (np.concatenate([-weight, weight]), (np.tile(here, 2), np.concatenate(ends)))
+        result.append(sparse.csr_array(entries, shape=(voxels.size,) * 2))
+    return tuple(result)
 
 
 def border_voxels_per_datum(correlation_length: float, border_error: float, voxel_volume: float) -> float:

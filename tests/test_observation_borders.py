@@ -14,24 +14,30 @@ from hybridtumor.calibration.unknowns import Priors
 from hybridtumor.errors import InputError
 from hybridtumor.grid import Grid
 from hybridtumor.models.observation import DataTerm
-from hybridtumor.models.observation_borders import BLUR_EDEMA, BLUR_ENHANCING, Borders, border_voxels_per_datum, logit
+from hybridtumor.models.observation_borders import Borders, border_voxels_per_datum, differences_of, logit
 from hybridtumor.models.observation_labels import THRESHOLD_EDEMA, THRESHOLD_ENHANCING, Segmentation
 from hybridtumor.scan import LabelMap
 
+SMALL = Grid((5, 4, 3), np.diag([1.0, 1.5, 2.0, 1.0]))
 K = 60
 VOXELS = np.arange(K, dtype=np.int64)
-OWN = {THRESHOLD_EDEMA: 0.22, THRESHOLD_ENHANCING: 0.58, BLUR_EDEMA: 0.5, BLUR_ENHANCING: 0.8}
-NAMES = ("diffusion_white", BLUR_EDEMA, THRESHOLD_EDEMA, "proliferation", THRESHOLD_ENHANCING, BLUR_ENHANCING)
+BETWEEN = differences_of(VOXELS, SMALL)
+OWN = {THRESHOLD_EDEMA: 0.22, THRESHOLD_ENHANCING: 0.58}
+NAMES = ("diffusion_white", THRESHOLD_EDEMA, "proliferation", THRESHOLD_ENHANCING)
 DENSITY = np.random.default_rng(0).uniform(0.1, 0.9, K)
 
 
 def drawn(rng: np.random.Generator, per_datum: float = 1.0) -> Borders:
     """Masks that the model draws, each without regard to the other."""
-    term = Borders(30.0, VOXELS, np.ones(K, bool), np.ones(K, bool), per_datum)
-    for mask, τ, w in (("whole", THRESHOLD_EDEMA, BLUR_EDEMA), ("core", THRESHOLD_ENHANCING, BLUR_ENHANCING)):
-        p = special.expit((logit(DENSITY) - logit(OWN[τ])) / OWN[w])
-        object.__setattr__(term, mask, rng.random(K) < p)
-    return term
+    blank = Borders(30.0, VOXELS, np.ones(K, bool), np.ones(K, bool), BETWEEN, voxels_per_datum=per_datum)
+    masks = {}
+    for mask, τ in (("whole", THRESHOLD_EDEMA), ("core", THRESHOLD_ENHANCING)):
+        front = blank._front(DENSITY)
+        z = (front.s - logit(np.array([OWN[τ]])).value) / front.v
+        masks[mask] = rng.random(K) < special.expit(z)
+    for mask, drawn_mask in masks.items():
+        object.__setattr__(blank, mask, drawn_mask)
+    return blank
 
 
 def test_slopes_are_those_of_the_value() -> None:
@@ -62,15 +68,34 @@ def test_information_is_the_outer_product_of_scores(figure: Figure) -> None:
 
 
 def test_extremes_stay_finite_and_voxels_far_outside_count_for_nothing() -> None:
-    far = Borders(0.0, VOXELS, np.zeros(K, bool), np.zeros(K, bool))
+    far = Borders(0.0, VOXELS, np.zeros(K, bool), np.zeros(K, bool), BETWEEN)
     got = far.misfit(np.zeros(K), OWN)
-    assert got.value < K * 2e-4
-    assert max(map(abs, got.own.values())) < K * 5e-3
-    wrong = Borders(0.0, VOXELS, np.ones(K, bool), np.ones(K, bool))
-    for n in (np.full(K, -0.005), np.full(K, 1.005), np.zeros(K)):
-        assert np.isfinite(wrong.misfit(n, OWN | {BLUR_EDEMA: 0.02}).slope).all()
-    with pytest.raises(InputError, match=r"values in \[0, 1\]"):
-        wrong.misfit(np.full(K, 1.1), OWN)
+    assert got.value < 1e-9
+    assert max(map(abs, got.own.values())) < 1e-9
+    wrong = Borders(0.0, VOXELS, np.ones(K, bool), np.ones(K, bool), BETWEEN)
+    for n in (np.full(K, -0.005), np.full(K, 1.7), np.zeros(K)):
+        assert np.isfinite(wrong.misfit(n, OWN).slope).all()
+    with pytest.raises(InputError, match=r"values in \[0, 2\]"):
+        wrong.misfit(np.full(K, 2.1), OWN)
+
+
+def test_z_is_the_distance_to_a_front_however_wide(figure: Figure) -> None:
+    """Differences of a line are exact, and of voxels without neighbours 0; damaged cells may carry n past 1."""
+    x = np.arange(40.0)
+    line = Grid((x.size, 1, 1), np.eye(4))
+    number = np.arange(x.size)
+    for width in (1.0, 2.5, 4.0):
+        n = special.expit((20.3 - x) / width)
+        term = Borders(0.0, number, n > 0.2, None, differences_of(number, line), border_error=0.8, flat=1e-3)
+        front = term._front(n)
+        z = (front.s - logit(np.array([0.2])).value) / front.v
+        away = x - (20.3 - width * math.log(0.2 / 0.8))
+        near = np.abs(away) < 2 * width
+        distance = -z[near] * 0.8 * math.sqrt(3) / math.pi
+        figure(f"distance to a front {width:g} mm wide, mm", np.abs(distance - away[near]).max(), at_most=0.1)
+    apart = differences_of(np.array([0, 5, 7]), line)
+    assert apart[0].toarray().tolist() == [[0, 0, 0]] * 3
+    np.testing.assert_allclose(differences_of(number, line)[0] @ (3 * x), 3)
 
 
 AXIS = np.arange(-18.0, 19.0)
@@ -145,13 +170,12 @@ BRAIN = np.ones(GRID.shape, bool)
 
 
 def test_intervals_hold_what_borders_drawn_wrong_hide(figure: Figure) -> None:
-    """Borders 1 mm wrong: with blurs of its own the term covers; with one fixed in density it does not."""
-    free = Priors.of(*GROWTH, THRESHOLD_EDEMA, THRESHOLD_ENHANCING, BLUR_EDEMA, BLUR_ENHANCING)
-    good = coverage(lambda labels, day: Borders.from_labels(labels, BRAIN, day, margin=4), free, 12, 1.0)
+    """Borders 1 mm wrong: in millimetres the term covers; with a blur fixed in density it does not."""
+    priors = Priors.of(*GROWTH, THRESHOLD_EDEMA, THRESHOLD_ENHANCING)
+    good = coverage(lambda labels, day: Borders.from_labels(labels, BRAIN, day, margin=4), priors, 12, 1.0)
     figure("coverage of 90 % intervals", good.mean(), at_least=0.85)
     figure("coverage of each unknown", good, at_least=0.75)
-    fixed = Priors.of(*GROWTH, THRESHOLD_EDEMA, THRESHOLD_ENHANCING)
-    poor = coverage(lambda labels, day: Segmentation.from_labels(labels, BRAIN, day), fixed, 4, 1.0)
+    poor = coverage(lambda labels, day: Segmentation.from_labels(labels, BRAIN, day), priors, 4, 1.0)
     assert poor.mean() < good.mean() - 0.1
 
 
@@ -167,12 +191,12 @@ def test_labels_become_borders() -> None:
     truth = {"diffusion_white": 0.13, "proliferation": 0.025, THRESHOLD_EDEMA: 0.2, THRESHOLD_ENHANCING: 0.6}
     labels = twin(np.random.default_rng(0), truth, 0.5)[0]
     term = Borders.from_labels(labels, BRAIN, 0, margin=4.0)
-    assert term.own == (THRESHOLD_EDEMA, BLUR_EDEMA, THRESHOLD_ENHANCING, BLUR_ENHANCING)
+    assert term.own == (THRESHOLD_EDEMA, THRESHOLD_ENHANCING)
     assert term.whole.sum() == labels.mask().sum()
     assert term.core is not None
     assert term.core.sum() == labels.mask("enhancing").sum()
-    assert Borders.from_labels(labels, BRAIN, 0, core=False).own == (THRESHOLD_EDEMA, BLUR_EDEMA)
-    with pytest.raises(InputError, match="value of 'blur_edema'"):
+    assert Borders.from_labels(labels, BRAIN, 0, core=False).own == (THRESHOLD_EDEMA,)
+    with pytest.raises(InputError, match="value of 'threshold_enhancing'"):
         term.misfit(np.zeros(term.voxels.size), {THRESHOLD_EDEMA: 0.2})
     with pytest.raises(InputError, match="core inside"):
-        Borders(0.0, VOXELS, np.zeros(K, bool), np.ones(K, bool))
+        Borders(0.0, VOXELS, np.zeros(K, bool), np.ones(K, bool), BETWEEN)

@@ -59,8 +59,6 @@ def test_default_priors_agree_with_the_parameters() -> None:
         "temozolomide": response.temozolomide,
         "threshold_edema": thresholds.edema,
         "threshold_enhancing": thresholds.enhancing,
-        "blur_edema": math.sqrt(3) / math.pi / growth.front_width,
-        "blur_enhancing": math.sqrt(3) / math.pi / growth.front_width,
     })  # fmt: skip
     assert UNKNOWNS["threshold_edema"].high < UNKNOWNS["threshold_enhancing"].low
     assert UNKNOWNS["threshold_enhancing"].high < thresholds.necrosis

@@ -260,14 +260,6 @@ _DEFAULTS: Sequence[Unknown] = (
         "threshold_enhancing", "1", "linear", _THRESHOLDS.enhancing, (0.85 - 0.45) / 4, 0.46, 0.89,
         f"{_LIPKOVA}; Ezhov et al. 2022: 0.45 to 0.85; below the threshold of necrosis, 0.9",
     ),
-    *(
-        Unknown(
-            name, "1", "log", math.sqrt(3) / math.pi / _GROWTH.front_width, 0.7, 0.02, 4.0,
-            "border drawn 1 mm wrong (standard deviation) on a front of default width, in the logit of density; wide,"
-            " because neither is known of a patient",
-        )
-        for name in ("blur_edema", "blur_enhancing")
-    ),
 )  # fmt: skip
 
 UNKNOWNS: Mapping[str, Unknown] = {unknown.name: unknown for unknown in _DEFAULTS}
