@@ -22,6 +22,7 @@ THEMES = {
     "therapy": "Therapy",
     "mechanics": "Mass effect",
     "mesh": "Meshes and transfers",
+    "calibration": "Gradient and calibration",
     "images": "Images",
     "runs": "Whole runs and figures",
 }

@@ -38,7 +38,7 @@ def sources() -> dict[str, Path]:
         for path in sorted((ROOT / folder).glob("*.py")):
             stem = "" if path.stem == "__init__" else f".{path.stem}"
             found[("hybridtumor" if folder == "hybridtumor" else f"hybridtumor.{folder}") + stem] = path
-    for folder in ("dicom", "evaluation"):
+    for folder in ("calibration", "dicom", "evaluation"):
         for path in sorted((ROOT / "hybridtumor" / folder).glob("*.py")):
             found[f"hybridtumor.{folder}" + ("" if path.stem == "__init__" else f".{path.stem}")] = path
     return found

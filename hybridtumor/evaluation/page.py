@@ -1,10 +1,7 @@
 """The page of an evaluation: one HTML file that needs no network, a section for each kind of case."""
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import hybridtumor
 from hybridtumor.evaluation.bootstrap import FEW
@@ -12,6 +9,7 @@ from hybridtumor.evaluation.legend import GROUPS, MEANINGS, REGIONS
 from hybridtumor.evaluation.predictions import METHODS
 from hybridtumor.evaluation.scoring import Score
 from hybridtumor.evaluation.table import Entry, counts
+from hybridtumor.pages import template
 
 TITLES = {
     "real": "Real scans: onset of a tumour",
@@ -41,7 +39,7 @@ def page(entries: list[Entry], scores: list[Score], about: Mapping[str, Any]) ->
         for kind, found in counts(scores).items()
     ]
     return str(
-        _template().render(
+        template("evaluation.html").render(
             sections=sections,
             meanings=[m for m in MEANINGS.values() if m.says],
             methods={method: says for method, says in METHODS.items() if method in {s.method for s in scores}},
@@ -92,11 +90,3 @@ def _singles(scores: list[Score]) -> dict[str, Any]:
         for case, method in dict.fromkeys((case, method) for case, method, _ in value)
     ]
     return {"heads": [MEANINGS[f].head.replace("|", " ") for f in figures], "rows": rows}
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("hybridtumor"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("evaluation.html")

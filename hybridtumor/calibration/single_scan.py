@@ -1,0 +1,212 @@
+r"""One scan: where the tumour began, how old it is, and the density that shows as its segmentation.
+
+Two stages. First a seed (`hybridtumor.calibration.start`): its place, the age T, D, ρ and the thresholds of the image.
+A single scan of an untreated tumour knows D T and ρ T: a tumour twice as old and half as fast fits as well, and what T
+itself is, the priors say. Then the density `lead` days before the scan as a field (`hybridtumor.calibration.field`),
+for real tumours are no balls; `lead` is the time in which cells spread by `SPREAD` in white matter. The density of day
+0 is that of the second stage.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hybridtumor.calibration.estimation import gauss_newton, multistart
+from hybridtumor.calibration.field import FieldProblem, FittedField
+from hybridtumor.calibration.fit import GRADIENT_COST, Fit, FitOptions, bound_notes, forward_solves, visit_of
+from hybridtumor.calibration.posterior import Laplace
+from hybridtumor.calibration.problem import Problem, rows_of
+from hybridtumor.calibration.start import SEED_DAYS, SEED_DENSITY, SEED_NAMES, SEED_RADIUS, Seed
+from hybridtumor.calibration.unknowns import Priors, Unknown
+from hybridtumor.errors import InputError
+from hybridtumor.growth_gradient import GrowthGradient
+from hybridtumor.growth_simulation import GrowthSimulation
+from hybridtumor.models.observation_labels import Segmentation
+from hybridtumor.parameters import GrowthParameters
+from hybridtumor.patient import Patient
+from hybridtumor.scan import LabelMap, Scan
+
+Array = NDArray[np.float64]
+
+STEP_ERROR = 2e-3
+"""Relative error of a time step: far below what a segmentation tells."""
+
+SPREAD = 4.0
+"""mm. √(2 D lead): the field is smooth over so much by the day of the scan."""
+
+NEAR = 12.0
+"""mm. The field may differ from the seed's within this of the tumour."""
+
+MESH_DAYS = 60.0
+"""Days of growth that the mesh has room for beyond today's tumour."""
+
+AGE_NAME = "age"
+
+AMBIGUITY = (
+    "One scan of an untreated tumour tells D·T and ρ·T alone: a tumour that is twice as old and grows half as fast"
+    " looks the same. Its age T and its speed come from the priors."
+)
+
+
+def fit_single_scan(patient: Patient, growth: GrowthParameters | None = None, options: FitOptions | None = None) -> Fit:
+    """Fit the segmentation of a patient's first visit.
+
+    Parameters
+    ----------
+    patient
+        With tissue, a segmentation on day 0 and a density (`hybridtumor.prepare.load_patient`).
+    growth
+        Parameters that the fit starts from; D in grey matter keeps its ratio to D in white matter.
+    options
+        How.
+
+    Raises
+    ------
+    InputError
+        No segmentation, or no tissue.
+    ConvergenceError
+        Growth could not be computed at the start.
+    """
+    start, how = time.perf_counter(), options or FitOptions()
+    law = growth or GrowthParameters()
+    labels = patient.baseline.labels
+    if labels is None or patient.tissue is None or patient.density is None:
+        raise InputError(f"patient {patient.id}: expected a segmentation and tissue on day 0, got none. Prepare it.")
+    problem = seed_problem(patient, labels, law, how)
+    starts = None
+    if how.starts > 1:
+        starts = multistart(
+            problem.objective,
+            problem.priors,
+            how.starts,
+            how.seed,
+            information=problem.information,
+            tolerance=how.tolerance,
+            most_evaluations=how.most_evaluations,
+        )
+        estimate = starts.best
+    else:
+        estimate = gauss_newton(
+            problem.objective,
+            problem.information,
+            problem.priors,
+            tolerance=how.tolerance,
+            most_evaluations=how.most_evaluations,
+        )
+    posterior = Laplace.from_information(
+        problem.priors, estimate.coordinates, problem.information(estimate.coordinates)
+    )
+    transfer = problem.gradient.simulation.brain.transfer
+    by_seed = transfer.to_grid(problem.densities(estimate.coordinates)[SEED_DAYS])
+    field, lead = _field(problem, estimate.values, labels)
+    density = np.clip(transfer.to_grid(field.density), 0, 1)
+    field_share = lead / estimate.values[AGE_NAME]
+    seen, drawn = _thresholds(estimate.values), _thresholds(field.own)
+    return Fit(
+        patient=patient.id,
+        estimate=estimate,
+        posterior=posterior,
+        fixed=problem.fixed,
+        visits=(
+            visit_of(0.0, "segmentation, by a field", field.misfit, density, labels, drawn),
+            visit_of(0.0, "segmentation, by one seed", estimate.misfit, by_seed, labels, seen),
+        ),
+        predicted={0.0: density.astype(np.float32)},
+        thresholds=drawn,
+        notes=(
+            AMBIGUITY,
+            f"The density of day 0 is grown from a field {lead:.3g} days before the scan that differs from the seed's.",
+            *bound_notes([estimate]),
+        ),
+        forward_solves=forward_solves(problem.effort) + GRADIENT_COST * field.evaluations * field_share,
+        seconds=time.perf_counter() - start,
+        density=Scan(density.astype(np.float32), patient.grid),
+        starts=starts,
+    )
+
+
+def seed_problem(patient: Patient, labels: LabelMap, growth: GrowthParameters, options: FitOptions) -> Problem:
+    """Return the problem of a seed that grows to a segmentation."""
+    tissue, density, grid = patient.tissue, patient.density, patient.grid
+    if tissue is None or density is None:
+        raise InputError(f"patient {patient.id}: expected tissue and a density on day 0, got none. Prepare it.")
+    whole = labels.mask() & tissue.parenchyma
+    radius = float(np.cbrt(3 * np.count_nonzero(labels.mask()) * grid.voxel_volume / (4 * np.pi)))
+    core = labels.mask("necrosis", "enhancing") & tissue.parenchyma
+    middle = grid.world(np.argwhere(core if core.any() else whole).mean(axis=0))
+    age = radius / growth.front_speed + 2 / growth.proliferation
+    priors = _priors(growth, age, middle, radius, core=bool(core.any()))
+    simulation = GrowthSimulation.prepare(tissue, density, growth, MESH_DAYS, cell_size=options.cell_size)
+    seed = Seed(simulation.brain.mesh.points[simulation.domain.vertices])
+    voxels = grid.world(np.moveaxis(np.indices(grid.shape), 0, -1))
+    there = SEED_DENSITY * np.exp(-((voxels - middle) ** 2).sum(axis=-1) / (2 * SEED_RADIUS**2))
+    paced = simulation_of(simulation, paced_growth(growth, age / SEED_DAYS), np.where(tissue.parenchyma, there, 0))
+    term = Segmentation.from_labels(labels, tissue.parenchyma, 0.0, core=bool(core.any()))
+    return Problem(
+        GrowthGradient(paced, days=(0, SEED_DAYS), tolerance=STEP_ERROR),
+        (term,),
+        priors,
+        {"grey_ratio": growth.diffusion_grey / growth.diffusion_white},
+        seed,
+        span=SEED_DAYS,
+    )
+
+
+def simulation_of(
+    simulation: GrowthSimulation, growth: GrowthParameters, density: NDArray[np.floating]
+) -> GrowthSimulation:
+    """Return the simulation with other parameters and another density to begin with, on the same mesh."""
+    return replace(simulation.with_growth(growth), density=np.clip(density, 0, 1).astype(np.float32))
+
+
+def paced_growth(growth: GrowthParameters, pace: float) -> GrowthParameters:
+    """Return growth that is `pace` times as fast."""
+    names = ("diffusion_white", "diffusion_grey", "proliferation")
+    return growth.model_copy(update={name: pace * getattr(growth, name) for name in names})
+
+
+def _priors(growth: GrowthParameters, age: float, middle: Array, radius: float, *, core: bool) -> Priors:
+    """Return the unknowns of a seed."""
+    names = ["diffusion_white", "proliferation", "threshold_edema", *(["threshold_enhancing"] if core else [])]
+    known = Priors.of(*names).changed("diffusion_white", median=growth.diffusion_white)
+    known = known.changed("proliferation", median=growth.proliferation)
+    source = "time that a front of default speed takes to the tumour's size; wide, for none is known"
+    place = "middle of the core, ± half of the tumour's radius"
+    return Priors(
+        (
+            *known.unknowns,
+            Unknown(AGE_NAME, "day", "log", age, 0.7, 0.02 * age, 50 * age, source),
+            *(
+                Unknown(name, "mm", "linear", float(x), radius / 2, float(x - 2 * radius), float(x + 2 * radius), place)
+                for name, x in zip(SEED_NAMES, middle, strict=True)
+            ),
+        )
+    )
+
+
+def _field(problem: Problem, values: Mapping[str, float], labels: LabelMap) -> tuple[FittedField, float]:
+    """Return the field that explains the segmentation, and its days before the scan."""
+    growth, age = problem.growth(values), values[AGE_NAME]
+    lead = min(SPREAD**2 / (2 * growth.diffusion_white), age / 2)
+    before = SEED_DAYS * (1 - lead / age)
+    simulation = problem.gradient.simulation
+    domain, transfer = simulation.domain, simulation.brain.transfer
+    earlier = replace(problem, gradient=GrowthGradient(simulation, days=(0, before, SEED_DAYS), tolerance=STEP_ERROR))
+    mean = earlier.visible(values)[before]
+    run = GrowthGradient(
+        simulation_of(simulation, growth, transfer.to_grid(mean)), days=(0, lead), tolerance=STEP_ERROR
+    )
+    distance = ndimage.distance_transform_edt(~labels.mask(), sampling=labels.grid.voxel_size)
+    near = domain.local(transfer.to_mesh((distance < NEAR).astype(np.float32))) > 0
+    term = problem.terms[0]
+    looked_for = Priors.of(*term.own)
+    found = FieldProblem(run.adjoint(), run.smoothness(), term, rows_of(run, term.voxels), looked_for, near)
+    return found.fit(domain.local(mean), {name: values[name] for name in term.own}), lead
+
+
+def _thresholds(values: Mapping[str, float]) -> tuple[float, float | None]:
+    return values["threshold_edema"], values.get("threshold_enhancing")
