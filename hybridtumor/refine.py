@@ -254,8 +254,9 @@ class Refiner:
                 view = SceneView.of(scene.coloured(change), self.weights, self.thresholds, strength)
                 denoise = view.denoiser(self.guidance)
                 levels = noise_levels(self.steps, self.first_level, self.last_level, LEVEL_RATIO)
-                start = own.start(self.first_level)[None]
-                clean = way(denoise, start, levels, fresh=lambda k: own.white(k)[None], progress=note)
+                copies = (view.copies(self.guidance), 1, 1, 1, 1)
+                start = own.start(self.first_level).repeat(copies)
+                clean = way(denoise, start, levels, fresh=lambda k: own.white(k).repeat(copies), progress=note)[:1]
                 return view.added(clean) + _per_support(scene, change)
 
             added: Array = torch.cat(list(pool.map(draw, noise))).numpy()

@@ -78,6 +78,8 @@ class Scene:
         (3, 4) how unsure the contrast is.
     density, spared
         (X, Y, Z) density and what therapy has spared of it, on the working grid: the source term's target.
+    treated
+        The render of the treated tumour, where the networks are told nothing of the therapy.
     """
 
     box: Box
@@ -92,6 +94,7 @@ class Scene:
     contrast_error: Array
     density: Array
     spared: Array
+    treated: Rendering | None = None
 
     @classmethod
     def cut(
@@ -139,15 +142,28 @@ class Scene:
         support = np.maximum(other.drawn.support, self.drawn.support)
         shown = other.fields.copy()
         shown[FIELDS.index("support")] = block_mean(support, self.factor)
-        return replace(
-            other, drawn=replace(other.drawn, support=support), fields=shown, density=self.density, spared=self.spared
-        )
+        drawn = replace(other.drawn, support=support)
+        return replace(other, drawn=drawn, fields=shown, density=self.density, spared=self.spared, treated=self.drawn)
 
     def coloured(self, change: Array) -> "Scene":
         """Return the scene of a tumour whose contrast differs by `change`, (3, 4)."""
-        images = self.drawn.images + self.drawn.coloured(change)
         condition = replace(self.condition, contrast=self.condition.contrast + change)
-        return replace(self, drawn=replace(self.drawn, images=images), condition=condition)
+
+        def painted(rendering: Rendering) -> Rendering:
+            return replace(rendering, images=rendering.images + rendering.coloured(change))
+
+        treated = None if self.treated is None else painted(self.treated)
+        return replace(self, drawn=painted(self.drawn), treated=treated, condition=condition)
+
+    def killed(self) -> Array | None:
+        """Return by how much therapy changes scans and labels of the render, (7, X, Y, Z) on the working grid.
+
+        None where the networks are told of it.
+        """
+        if self.treated is None:
+            return None
+        pairs = ((self.treated.images, self.drawn.images), (self.treated.labels, self.drawn.labels))
+        return block_mean(np.concatenate([with_it - without for with_it, without in pairs]), self.factor)
 
     @property
     def working_support(self) -> Array:

@@ -10,12 +10,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from hybridtumor.models.conditioning import FIELDS, IMAGE_CHANNELS, THERAPY_ENTRIES, THERAPY_FIELDS
-from hybridtumor.models.density_estimator import KERNEL_REACH, SMOOTHING, DensityTemplates
+from hybridtumor.models.density_estimator import SMOOTHING, DensityTemplates
+from hybridtumor.models.smoothing import KERNEL_REACH
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.refiner_scene import Scene
 from hybridtumor.refiner_weights import RefinerWeights
 from hybridtumor.scan import LABELS, MODALITIES
-from hybridtumor.solvers.guidance import Conditions, GuidanceOptions, Source, guided
+from hybridtumor.solvers.guidance import Conditions, GuidanceOptions, Source, copies, guided
 from hybridtumor.solvers.sampling import Denoise
 
 IMAGES = len(MODALITIES)
@@ -84,6 +85,10 @@ class SceneView:
             told = Conditions(told.treated, told.treated, told.none)
         return guided(told, options, self._sources())
 
+    def copies(self, options: GuidanceOptions) -> int:
+        """Return how many copies of a start `denoiser` works on (`hybridtumor.solvers.guidance.copies`)."""
+        return copies(options, self._sources()) if options.mode == "source" else 1
+
     def _told(self, fields: Tensor, vector: Tensor) -> Denoise:
         mean_image = self.inputs["render"] + self.support * self.mean
         known = (mean_image, self.scale.log(), fields, vector)
@@ -99,20 +104,27 @@ class SceneView:
         untreated = treated + torch.from_numpy(self.scene.spared[here])[None, None]
         healthy = torch.from_numpy(self.scene.healthy[(slice(None), *here)])
         condition, enhances = self.scene.condition, self.scene.enhances
-        scans = DensityTemplates(healthy, condition.contrast, self.thresholds, enhances, condition.available)
+        asked = (treated != untreated)[0, 0]
+        scans = DensityTemplates(
+            healthy, condition.contrast, self.thresholds, enhances, condition.available, within=asked
+        )
         blank = torch.zeros((len(LABELS), *healthy.shape[1:]))
-        labels = DensityTemplates(blank, np.eye(len(LABELS), dtype=np.float32), self.thresholds, enhances)
-        part = (slice(None), slice(None), *here)
-        known = (self.inputs["render"][part], self.support[part], self.mean[part], self.strength * self.scale[part])
-
-        def image(clean: Tensor) -> Tensor:
-            render, support, mean, scale = known
-            return render + support * (mean + scale * clean)
-
+        labels = DensityTemplates(blank, np.eye(len(LABELS), dtype=np.float32), self.thresholds, enhances, within=asked)
         return [
-            Source(lambda clean: image(clean)[:, :IMAGES], scans, treated, untreated, here),
-            Source(lambda clean: image(clean)[:, IMAGES:], labels, treated, untreated, here),
+            self._source(estimator, treated, untreated, here, channels)
+            for estimator, channels in ((scans, slice(0, IMAGES)), (labels, slice(IMAGES, None)))
         ]
+
+    def _source(
+        self, estimator: DensityTemplates, treated: Tensor, untreated: Tensor, here: tuple[slice, ...], own: slice
+    ) -> Source:
+        part = (slice(None), own, *here)
+        support = self.support[(slice(None), slice(None), *here)]
+        still = self.inputs["render"][part] + support * self.mean[part]
+        gain = support * (self.strength[:, own] * self.scale[part])
+        killed = self.scene.killed()
+        shown = None if killed is None else torch.from_numpy(killed)[None][part]
+        return Source(lambda clean: still + gain * clean, estimator, treated, untreated, here, own, shown)  # type: ignore[arg-type]
 
 
 def _around(mask: NDArray[np.bool_], reach: int) -> tuple[slice, slice, slice]:

@@ -19,6 +19,7 @@ Both are differentiable. Images are normalised intensities, (B, 4, X, Y, Z); den
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hybridtumor.errors import InputError
+from hybridtumor.models.smoothing import KERNEL_REACH, smoothed
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.scan import LABELS, MODALITIES
@@ -34,15 +36,14 @@ from hybridtumor.scan import LABELS, MODALITIES
 SMOOTHING = 1.0
 """mm. Standard deviation of the kernel G (2.4 mm full width): finer than an enhancing rim, coarser than grain."""
 
-KERNEL_REACH = 3.0
-"""The kernel is cut off at this many standard deviations."""
-
 TEMPLATE_NOISE = 0.12
 """τ: spread of the smoothed contrast around its template, in normalised intensity (training cases)."""
 
 TEMPLATES = 25
 """Densities n_k, evenly spaced over [0, 1]."""
 
+CHUNK = 8192
+"""Voxels that are matched at a time."""
 
 BLOCK = 2
 """mm. The net reads means over blocks of this edge."""
@@ -68,6 +69,8 @@ class DensityTemplates:
         mm, standard deviation of G.
     noise
         τ.
+    within
+        (X, Y, Z) where density is asked for, everywhere by default; elsewhere the answer is 0.
     """
 
     healthy: Tensor
@@ -78,6 +81,7 @@ class DensityTemplates:
     spacing: float = 1.0
     smoothing: float = SMOOTHING
     noise: float = TEMPLATE_NOISE
+    within: Tensor | None = None
 
     def __post_init__(self) -> None:
         channels = len(self.healthy)
@@ -115,23 +119,46 @@ class DensityTemplates:
         )
         offset = -0.5 * (templates**2) @ weight
         slopes, offsets, nodes = (torch.from_numpy(a).to(difference) for a in (templates * weight, offset, grid))
-        logits = slopes @ difference.flatten(2) + offsets[:, None]  # (B, templates, voxels)
-        return (nodes @ logits.softmax(dim=1)).reshape(-1, 1, *difference.shape[-3:])
+        flat, shape = difference.flatten(2), (-1, 1, *difference.shape[-3:])
+        if self.within is None:
+            return _matched(flat, slopes, offsets, nodes).reshape(shape)
+        (asked,) = self.within.flatten().nonzero(as_tuple=True)
+        found = _matched(flat[..., asked], slopes, offsets, nodes)
+        return torch.zeros_like(flat[:, :1]).index_copy(2, asked, found).reshape(shape)
 
 
-def smoothed(images: Tensor, sigma: float) -> Tensor:
-    """Return images (B, C, X, Y, Z) convolved with a Gaussian of `sigma` voxels that is cut off; edges repeat."""
-    reach = math.ceil(KERNEL_REACH * sigma)
-    if reach == 0:
-        return images
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weights = (kernel / kernel.sum()).tolist()
-    for axis in (2, 3, 4):
-        pad = [0] * 6
-        pad[2 * (4 - axis)] = pad[2 * (4 - axis) + 1] = reach
-        extent, wide = images.shape[axis], nnf.pad(images, pad, mode="replicate")
-        images = sum((w * wide.narrow(axis, i, extent) for i, w in enumerate(weights)), torch.zeros_like(images))
-    return images
+def _matched(difference: Tensor, slopes: Tensor, offsets: Tensor, nodes: Tensor) -> Tensor:
+    """Return Σ_k p_k n_k, (B, 1, voxels), of d (B, channels, voxels); differentiable once, in d."""
+    found: Tensor = _Match.apply(difference, slopes, offsets, nodes)
+    return found
+
+
+class _Match(torch.autograd.Function):
+    """Σ_k p_k n_k at every voxel, with ∂/∂d_m = Σ_k p_k (n_k − Σ_j p_j n_j) t_km/τ² found on the way.
+
+    A few voxels at a time: what a chunk needs stays in the cache of a core. Sums over templates are products of
+    matrices, which add in one order wherever in a chunk a voxel comes; `Tensor.softmax` does not.
+    """
+
+    @staticmethod
+    def forward(context: Any, difference: Tensor, slopes: Tensor, offsets: Tensor, nodes: Tensor) -> Tensor:
+        found, rises = torch.empty_like(difference[:, :1]), torch.empty_like(difference)
+        moments = torch.stack([torch.ones_like(nodes), nodes])
+        for d, n, rise in zip(*(torch.split(a, CHUNK, 2) for a in (difference, found, rises)), strict=True):
+            p = slopes @ d + offsets[:, None]  # (B, templates, voxels)
+            p.sub_(p.amax(dim=1, keepdim=True)).exp_()
+            total, first = torch.split(moments @ p, 1, 1)
+            n[:] = first / total
+            if context.needs_input_grad[0]:
+                rise[:] = slopes.T @ p.mul_(nodes[:, None] - n) / total
+        context.save_for_backward(rises)
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
+        (rises,) = context.saved_tensors
+        return slope * rises, None, None, None
 
 
 class DensityNet(nn.Module):

@@ -26,10 +26,10 @@ Only D is differentiated, never the network: a drift costs one gradient of S_A.
 Steps. *annealed*: b = P Jᵀ W ρ / (σ_S² + Γ σ²), the posterior drift of a measurement of variance σ_S². *polyak*:
 D' = D + γ α P Jᵀ W ρ, α = ⟨ρ, Wρ⟩ / |Jᵀ W ρ|², free of scale: γ is the share of ρ gone in one evaluation. One α for all
 would let dose at a distant place change the image here, so both sums run over a window around each voxel: b depends
-on what lies within three reaches of S_A. *annealed* does not close a loop in mode `source`: ρ = Δ(D_0), linear in the kill
-where S_A is, and additive for kills of one support (P). γ = 0.2 in mode `both` suits twelve levels of Heun's method on
-a white Gaussian (4 settings tried on that toy alone), γ = 1 in `source` needs no choice. A sampler of few evaluations
-pushes several times at each (`repeats`): S_A bends, and one long step along its slope would not follow.
+on what lies within three reaches of S_A. *annealed* does not close a loop in mode `source`: ρ = Δ(D_0), linear in the
+kill where S_A is, and additive for kills of one support (P). γ = 0.2 in mode `both` suits twelve levels of Heun's
+method on a white Gaussian (4 settings tried on that toy alone). Where evaluations are few there are several pushes at
+each (`repeats`): S_A bends, and one long step along its slope would not follow.
 
 Classifier-free guidance (Ho and Salimans 2022) with a scale for the tumour and one for its therapy:
 
@@ -53,8 +53,22 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Mode = Literal["condition", "source", "both"]
 Step = Literal["polyak", "annealed"]
 
-GAMMA: Mapping[Mode, float] = MappingProxyType({"condition": 0.0, "source": 1.0, "both": 0.2})
-"""γ by mode."""
+
+@dataclass(frozen=True)
+class Pace:
+    """How polyak steps are sized: γ, the slope |J| that counts as none, and pushes per evaluation and repeat."""
+
+    gamma: float
+    smallest_slope: float
+    pushes: int
+
+
+PACES: Mapping[Mode, Pace] = MappingProxyType({
+    "condition": Pace(0.2, 0.1, 1),
+    "source": Pace(1.0, 0.03, 4),
+    "both": Pace(0.2, 0.1, 1),
+})  # fmt: skip
+"""By mode. That of ``source`` was chosen on three training cases (decision 15)."""
 
 
 Aim = tuple[Tensor, Tensor]
@@ -86,17 +100,19 @@ class GuidanceOptions:
     step
         ``polyak`` or ``annealed``.
     gamma
-        γ, share of the residual that one polyak step closes; by default `GAMMA` of the mode.
+        γ, share of the residual that one polyak step closes; by default that of the mode (`PACES`).
     density_error
         σ_S, standard deviation of the density estimate.
     annealing
         Γ.
     smallest_slope
-        |J| below which an image hardly depends on density; the polyak step does not grow beyond it.
+        |J| below which an image hardly depends on density; the polyak step does not grow beyond it. By default that of
+        the mode.
     w_tumour, w_therapy
         Scales of classifier-free guidance; 1 is none.
     repeats
-        Pushes at each evaluation of the network, each along the slope of S_A where the one before has led to.
+        Pushes at each evaluation of the network, each along the slope of S_A where the one before has led to; in mode
+        ``source`` times those of `PACES`.
 
     Raises
     ------
@@ -109,7 +125,7 @@ class GuidanceOptions:
     gamma: float | None = None
     density_error: float = 0.1
     annealing: float = 1.0
-    smallest_slope: float = 0.1
+    smallest_slope: float | None = None
     w_tumour: float = 1.0
     w_therapy: float = 1.0
     repeats: int = 1
@@ -124,9 +140,14 @@ class GuidanceOptions:
                 raise InputError(f"guidance {name}: expected a positive number, got {value}.")
 
     @property
-    def closed(self) -> float:
-        """γ."""
-        return GAMMA[self.mode] if self.gamma is None else self.gamma
+    def pace(self) -> Pace:
+        """How the polyak steps of this mode are sized."""
+        usual = PACES[self.mode]
+        return Pace(
+            usual.gamma if self.gamma is None else self.gamma,
+            usual.smallest_slope if self.smallest_slope is None else self.smallest_slope,
+            usual.pushes * self.repeats,
+        )
 
 
 @dataclass(frozen=True)
@@ -217,7 +238,7 @@ def guided(conditions: Conditions, options: GuidanceOptions, sources: Sequence[S
 
     def pushed(clean: Tensor, free: Tensor, sigma: Tensor) -> Tensor:
         aims = [target(free) for target in targets]
-        for _ in range(options.repeats):
+        for _ in range(options.pace.pushes):
             moves = [_move(*place, clean, sigma, options) for place in zip(active, aims, strict=True)]
             clean = clean.clone()
             for source, move in zip(active, moves, strict=True):
@@ -273,18 +294,23 @@ def told(conditions: Conditions, options: GuidanceOptions) -> Denoise:
 
 def _target(source: Source, options: GuidanceOptions) -> Callable[[Tensor], Aim]:
     """Return density to reach and kill, both as the estimator sees them, as a function of D_0."""
-    changed, estimator = source.changed, source.estimator
-    with torch.no_grad():
-        goal = estimator.seen(source.treated)
-        kill = changed * (goal - estimator.seen(source.untreated))
+    changed, estimator, shown = source.changed, source.estimator, source.shown
 
+    @torch.no_grad()
+    def rendered() -> Aim:
+        goal = estimator.seen(source.treated)
+        return goal, changed * (goal - estimator.seen(source.untreated))
+
+    @torch.no_grad()
     def beside(free: Tensor) -> Aim:
-        with torch.no_grad():
-            image = source.to_image(free[_place(source)])
-            here = estimator(image)
-            lost = kill if source.shown is None else changed * (estimator(image + source.shown) - here)
+        image = source.to_image(free[_place(source)])
+        here = estimator(image)
+        lost = kill if shown is None else changed * (estimator(image + shown) - here)
         return here + lost, lost.expand_as(here)
 
+    if options.mode == "source" and shown is not None:
+        return beside
+    goal, kill = rendered()
     return beside if options.mode == "source" else lambda _: (goal, kill)
 
 
@@ -300,7 +326,8 @@ def _move(source: Source, aim: Aim, clean: Tensor, sigma: Tensor, options: Guida
     if options.step == "annealed":
         level = sigma[:, None, None, None, None] ** 2
         return level / (options.density_error**2 + options.annealing * level) * lifted
-    return options.closed * _length(residual, lifted, source.estimator.reach, options.smallest_slope) * lifted
+    pace = options.pace
+    return pace.gamma * _length(residual, lifted, source.estimator.reach, pace.smallest_slope) * lifted
 
 
 def _residual(implied: Tensor, goal: Tensor, kill: Tensor, options: GuidanceOptions) -> Tensor:
@@ -316,5 +343,5 @@ def _length(residual: Tensor, lifted: Tensor, reach: int, smallest_slope: float)
     Sums go axis by axis: no far voxel enters, not even by rounding.
     """
     squares = torch.cat([field.square().sum(dim=1, keepdim=True) for field in (residual, lifted)], dim=1)
-    energy, slope = window_mean(squares, reach).split(1, dim=1)
+    energy, slope = torch.split(window_mean(squares, reach), 1, 1)
     return torch.where(energy > 0, energy / (slope + smallest_slope**2 * energy).clamp_min(1e-30), 0.0)

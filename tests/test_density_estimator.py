@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as nnf
+from scipy import ndimage
 from torch import Tensor
 
 from hybridtumor.density_weights import load_density_net, save_density_net
 from hybridtumor.errors import ConvergenceError, InputError, ResourceError
 from hybridtumor.models.contrast import POPULATION
-from hybridtumor.models.density_estimator import BLOCK, DensityNet, DensityTemplates, smoothed
+from hybridtumor.models.density_estimator import BLOCK, DensityNet, DensityTemplates
 from hybridtumor.models.density_examples import WINDOW, DensityCase, ExampleSource, _fill, smooth_field
 from hybridtumor.models.density_training import DensityExamples, DensityRecipe, train_density_net
+from hybridtumor.models.smoothing import smoothed, window_mean
 from hybridtumor.models.visibility import label_fractions
 from hybridtumor.parameters import ImagingThresholds
 
@@ -122,6 +125,40 @@ def test_smoothing_keeps_constants_and_follows_the_spacing() -> None:
     assert torch.allclose(smoothed(constant, 1.3), constant)
     assert templates(fill(size=8), spacing=0.5).reach == 6
     assert torch.equal(smoothed(constant, 0.0), constant)
+
+
+def test_smoothing_is_a_convolution_and_its_slope_the_adjoint() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x, g = torch.randn(2, 1, 2, 6, 9, 5, generator=generator, dtype=torch.float64)
+    expected = ndimage.gaussian_filter(x[0].numpy(), 1.0, axes=(1, 2, 3), truncate=3.0, mode="nearest")
+    assert np.allclose(smoothed(x, 1.0)[0], expected, atol=1e-12)
+    x.requires_grad_()
+    (back,) = torch.autograd.grad(smoothed(x, 1.0), x, g)
+    with torch.no_grad():
+        assert float((back * x).sum()) == pytest.approx(float((g * smoothed(x, 1.0)).sum()), rel=1e-12)
+
+
+def test_window_means_are_those_of_cubes_and_know_nothing_farther_away() -> None:
+    x = torch.randn(1, 2, 8, 9, 10, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    expected = nnf.avg_pool3d(x, 5, stride=1, padding=2)
+    assert torch.allclose(window_mean(x, 2), expected, atol=1e-12)
+    far = x.clone()
+    far[..., 7, 8, 9] = 1e6
+    assert torch.equal(window_mean(far, 2)[..., :5, :6, :7], window_mean(x, 2)[..., :5, :6, :7])
+
+
+@pytest.mark.law("images", "The density that steers is the same bit for bit wherever else it is asked for")
+def test_asking_in_fewer_places_changes_no_bit() -> None:
+    healthy, generator = fill(), torch.Generator().manual_seed(5)
+    images, slope = painted(ball(), healthy), torch.randn(1, 1, SIZE, SIZE, SIZE, generator=generator)
+    few = torch.rand(SIZE, SIZE, SIZE, generator=generator) < 0.03
+    found = []
+    for within in (None, few, few | (torch.rand(few.shape, generator=generator) < 0.4)):
+        x = images.clone().requires_grad_()
+        implied = templates(healthy, within=within)(x)
+        found.append((implied[..., few].detach(), *torch.autograd.grad(implied, x, slope * few)))
+        assert within is None or not implied[..., ~within].any()
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 def test_contrast_of_another_shape_is_refused() -> None:

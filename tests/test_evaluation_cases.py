@@ -36,12 +36,12 @@ from hybridtumor.evaluation.problems import patient_of, phantom_case, real_case
 from hybridtumor.evaluation.run import Evaluation, bank_of
 from hybridtumor.evaluation.scoring import DATA_RANGE, Score, Scorer
 from hybridtumor.metrics import psnr, ssim
-from hybridtumor.models.conditioning import FIELDS, TherapyState
+from hybridtumor.models.conditioning import FIELDS, Condition, TherapyState
 from hybridtumor.models.contrast import POPULATION
 from hybridtumor.models.density_estimator import DensityNet
 from hybridtumor.parameters import ImagingThresholds
 from hybridtumor.refine import Refiner
-from hybridtumor.refiner_scene import Scene
+from hybridtumor.refiner_scene import DayFields, Scene, changed_box
 from hybridtumor.solvers.place_noise import PlaceNoise
 from hybridtumor.students import as_trained
 from hybridtumor.teacher import PhantomPair, RealCase
@@ -411,6 +411,24 @@ def test_source_and_fields_change_the_image_of_a_small_kill_by_what_they_add(mon
         assert found.source_over_condition == pytest.approx(share, rel=0.05)
         assert found.same_sign == pytest.approx(float(share > 0), abs=0.05)
     assert agreement(replace(baseline, density=0 * baseline.density), refiner, flair) is None
+
+
+def test_an_untold_scene_knows_what_therapy_changes_of_the_render() -> None:
+    baseline, n = small_baseline(), small_baseline().density
+    less, kill = (n * np.exp(-0.5)).astype(np.float32), np.where(n > 0, 0.5, 0).astype(np.float32)
+    shown = DayFields(n, less, n, kill)
+    box = changed_box(n, less, baseline)
+    assert box is not None
+    scene = Scene.cut(baseline, shown, box, Condition(60.0, POPULATION, baseline.available), ImagingThresholds())
+    untold = scene.told_nothing(baseline, shown, ImagingThresholds())
+    assert scene.killed() is None
+    change = np.random.default_rng(0).normal(0, 0.3, POPULATION.shape).astype(np.float32)
+    for told, other in ((scene, untold), (scene.coloured(change), untold.coloured(change))):
+        expected = told.inputs()["render"] - other.inputs()["render"]
+        killed = other.killed()
+        assert killed is not None
+        assert np.abs(expected).max() > 0.1
+        assert np.allclose(killed, expected, atol=1e-5)
 
 
 def test_wrong_requests_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
