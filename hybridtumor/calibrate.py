@@ -119,7 +119,7 @@ def _pictures(fit: Fit, patient: Patient) -> dict[str, tuple[bytes, str]]:
     found = {
         "fit": (
             overlays(_overlays(fit, patient), patient.grid, _brain(patient)),
-            "Borders that were drawn (solid) and those of the fitted density (dashed), through the tumour's middle.",
+            "Borders that were drawn (broad) and those of the fitted density (thin), through the tumour's middle.",
         ),
         "profiles": (
             plots_calibration.profiles(fit.posterior),

@@ -69,9 +69,9 @@ def overlays(visits: Sequence[Overlay], grid: Grid, brain: BoolArray) -> bytes:
             name_sides(axis, plane)
         row[0].set_title(visit.title, loc="left", fontsize=8)
     lines = [
-        Line2D([], [], color=colour, ls=style, label=f"{what}, {who}")
+        Line2D([], [], color=colour, alpha=alpha, lw=width, label=f"{what}, {who}")
         for what, colour in (("whole tumour", WHOLE), ("core", CORE))
-        for who, style in (("drawn", "-"), ("fitted", "--"))
+        for who, alpha, width in (("drawn", 0.5, 3.6), ("fitted", 1.0, 1.2))
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return png(figure)
@@ -86,7 +86,7 @@ def _draw(axis: Axes, visit: Overlay, section: Section) -> None:
     axis.set_frame_on(False)
     for mask, colour in ((visit.whole, WHOLE), (visit.core, CORE)):
         if mask is not None:
-            contour(axis, section.of(mask.astype(np.float32)), 0.5, colour, width=1.4)
+            contour(axis, section.of(mask.astype(np.float32)), 0.5, colour + "80", width=3.6)
     for level, colour in zip(visit.thresholds, (WHOLE, CORE), strict=True):
         if level is not None:
-            contour(axis, section.of(visit.density), level, colour, style="--", width=1.4)
+            contour(axis, section.of(visit.density), level, colour, width=1.2)
