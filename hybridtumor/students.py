@@ -27,7 +27,7 @@ CONSISTENCY_LEVEL = 0.15
 """Second level of a consistency student: half-way between first and last, in ln σ."""
 
 PUSHES = {"one-step": 4, "consistency": 2}
-"""Times as many pushes of the source term at each evaluation: so it gets as far as the teacher's, on a white Gaussian."""
+"""Times as many pushes of the source term at each evaluation: it gets as far as the teacher's on a white Gaussian."""
 
 
 def stage_of(weights: RefinerWeights) -> str:
