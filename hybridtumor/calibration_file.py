@@ -48,7 +48,9 @@ MOST_TRIES = 1000
 """Draws that may fall outside the bounds, or be no parameters at all, before one that does not."""
 
 ROUND_OFF = 1e-8
-"""How far the covariance may be from symmetric and from positive semidefinite, relative to its largest entry."""
+"""How far the covariance may be from symmetric and from positive semidefinite, relative to its largest entry, and a
+value beyond its bounds, relative to their distance: an estimate on a bound comes out of a logarithm.
+"""
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -97,7 +99,7 @@ class CalibratedParameter(_Part):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         (low, high), (first, last) = self.bounds, self.interval
-        if not low <= self.estimate <= high:
+        if not self.allows(self.estimate):
             raise InputError(f"{self.name}: expected an estimate within {low:g} to {high:g}, got {self.estimate:g}.")
         if first > last:
             raise InputError(f"{self.name}: expected an interval in ascending order, got {first:g} to {last:g}.")
@@ -107,6 +109,12 @@ class CalibratedParameter(_Part):
         if known is not None and not _same_unit(self.unit, known):
             raise InputError(f"{self.name}: expected the unit {known}, got {self.unit!r}. Convert the values.")
         return self
+
+    def allows(self, value: float) -> bool:
+        """Tell whether a value lies within the bounds, up to round-off."""
+        low, high = self.bounds
+        slack = ROUND_OFF * (high - low)
+        return low - slack <= value <= high + slack
 
     def moved(self, step: float) -> float:
         """Return the value at φ(θ̂) + step; the estimate itself at 0."""
@@ -297,7 +305,7 @@ class Calibration(_Part):
         for _ in range(MOST_TRIES):
             steps = self._root @ generator.standard_normal(len(self.parameters))
             values = {p.name: p.moved(float(step)) for p, step in zip(self.parameters, steps, strict=True)}
-            if all(p.bounds[0] <= values[p.name] <= p.bounds[1] for p in self.parameters) and self._possible(values):
+            if all(p.allows(values[p.name]) for p in self.parameters) and self._possible(values):
                 return values
         raise InputError(
             f"draws: expected a posterior that lies within the bounds, but {MOST_TRIES} draws in a row left them."

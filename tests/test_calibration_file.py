@@ -135,6 +135,13 @@ def test_draws_stay_within_their_bounds_and_possible() -> None:
         closed.draw(1)
 
 
+def test_an_estimate_on_a_bound_may_be_off_by_round_off() -> None:
+    first, *others = small_calibration().parameters
+    content = first.model_dump() | {"bounds": (0.01, 3.0), "estimate": np.nextafter(3.0, 4).item()}
+    certain = small_calibration(parameters=(CalibratedParameter(**content), *others), covariance=ZERO)
+    assert certain.draw(1) == (certain.estimate,)
+
+
 def test_estimates_and_draws_are_put_in() -> None:
     calibration = small_calibration()
     base = GrowthParameters(law="gompertz", anisotropy=3.0)
