@@ -123,6 +123,7 @@ class Borders:
         margin: float = MARGIN,
         border_error: float = BORDER_ERROR,
         correlation_length: float = CORRELATION_LENGTH,
+        flat: float = FLAT,
     ) -> "Borders":
         """Take the voxels of the brain in the tumour and within a margin around it.
 
@@ -145,6 +146,8 @@ class Borders:
             δ, mm.
         correlation_length
             ℓ of the errors along the border, mm.
+        flat
+            f, in the logit of density.
 
         Raises
         ------
@@ -160,6 +163,7 @@ class Borders:
             differences_of(voxels, labels.grid),
             border_error,
             border_voxels_per_datum(correlation_length, border_error, labels.grid.voxel_volume),
+            flat,
         )
 
     @property

@@ -116,7 +116,9 @@ class Problem:
         adjoint = self._run(values, grey="grey_ratio" in self.priors.names)
         self.effort["gradients"] += 1
         value, slopes, _ = adjoint.value_and_slopes(self.source.density(values), functional)
-        by_value = self._by_value(values, slopes) | own_slopes
+        by_value = self._by_value(values, slopes)
+        for name, slope in own_slopes.items():
+            by_value[name] = by_value.get(name, 0.0) + slope
         gradient = np.array([by_value[name] for name in self.priors.names])
         return value, gradient * self.priors.slopes(x)
 
@@ -160,7 +162,11 @@ class Problem:
                     for slope, factor in zip(moved, factors, strict=True)
                 ]
             )
-            total += term.information(way @ base[day], values, jacobian, names)
+            twice = [i for i, name in enumerate(names) if name in term.own and moved[i] is not None]
+            parted = (*names, *(f"{names[i]} by the start" for i in twice))
+            found = term.information(way @ base[day], values, np.concatenate([jacobian, jacobian[twice]]), parted)
+            both = np.concatenate([np.eye(len(x)), np.eye(len(x))[twice]])
+            total += both.T @ found @ both
         return factors[:, None] * total * factors
 
     def growth(self, values: Mapping[str, float]) -> GrowthParameters:
@@ -204,7 +210,7 @@ class Problem:
         found = {name: slope / values[name] for name, slope in logarithmic.items() if name in self.priors.names}
         comm = self.gradient.simulation.domain.comm
         for name, by_start in self.source.slopes(values).items():
-            found[name] = float(comm.allreduce(float(by_start @ slopes.initial)))
+            found[name] = found.get(name, 0.0) + float(comm.allreduce(float(by_start @ slopes.initial)))
         return found
 
     def _visible(self, cells: Cells) -> Array:

@@ -1,4 +1,8 @@
-r"""Where a calibrated run starts: the density that is known on its first day, or a seed that is looked for.
+r"""Where a calibrated run starts: a density that is known, one that a segmentation shows, or a seed that is looked for.
+
+A segmentation shows the density at its borders, the thresholds τ, and its profile between and beyond them follows from
+the width of the front λ = √(D/ρ) (`hybridtumor.models.initial_density`). Both are looked for, so the start is a
+function of them; taken at their defaults it would be wrong and believed. How far its borders are off is left out.
 
 A seed is a small ball of cells that fades like a Gaussian,
 
@@ -9,14 +13,24 @@ the same scan. Runs therefore always last the same `SEED_DAYS`, with D and ρ ti
 of them are the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridtumor.grid import BoolArray
+from hybridtumor.models.initial_density import density_from_labels
+from hybridtumor.parameters import GrowthParameters, ImagingThresholds
+from hybridtumor.scan import LabelMap
+
 Array = NDArray[np.float64]
+
+DRAWN_NAMES = ("diffusion_white", "proliferation", "threshold_edema", "threshold_enhancing")
+
+DIFFERENCE = 1e-3
+"""Relative step of the differences of a drawn start."""
 
 SEED_NAMES = ("seed_x", "seed_y", "seed_z")
 
@@ -59,6 +73,49 @@ class KnownStart:
     def slopes(self, values: Mapping[str, float]) -> dict[str, Array]:  # noqa: ARG002
         """Return no slopes."""
         return {}
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnStart:
+    """The density that shows as a segmentation, at the thresholds and the width of the front that are looked for.
+
+    Parameters
+    ----------
+    labels
+        Segmentation of the first day.
+    brain
+        Where cells can live, shape ``labels.grid.shape``.
+    to_nodes
+        A density on the grid to the nodes this rank owns.
+    """
+
+    labels: LabelMap
+    brain: BoolArray
+    to_nodes: Callable[[NDArray[np.float32]], Array]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of D, ρ and the thresholds."""
+        return DRAWN_NAMES
+
+    def density(self, values: Mapping[str, float]) -> Array:
+        """Return the density at the nodes; errors as `density_from_labels`."""
+        D, ρ, τ_e, τ_c = (values[name] for name in DRAWN_NAMES)
+        growth = GrowthParameters().model_copy(update={"diffusion_white": D, "proliferation": ρ})
+        thresholds = ImagingThresholds().model_copy(update={"edema": τ_e, "enhancing": τ_c})
+        return self.to_nodes(density_from_labels(self.labels, self.brain, growth, thresholds))
+
+    def slopes(self, values: Mapping[str, float]) -> dict[str, Array]:
+        """Return ∂u/∂parameter at the nodes, by name, from central differences; D and ρ matter by their ratio."""
+        found = {name: self._slope(values, name) for name in DRAWN_NAMES if name != "proliferation"}
+        ratio = values["diffusion_white"] / values["proliferation"]
+        return found | {"proliferation": -ratio * found["diffusion_white"]}
+
+    def _slope(self, values: Mapping[str, float], name: str) -> Array:
+        step = DIFFERENCE * values[name]
+        ends = (self.density({**values, name: values[name] + sign * step}) for sign in (1, -1))
+        after, before = ends
+        return np.asarray((after - before) / (2 * step))
 
 
 @dataclass(frozen=True, eq=False)
