@@ -1,0 +1,241 @@
+r"""The dose that leaves the least expected burden: sequential quadratic programmes with the adjoint's exact slope.
+
+    c ← argmin_d  qᵀd + ½ dᵀH d   so that c + d keeps the limits and |d|_∞ ≤ r,     q = Bᵀ ∂J/∂D,  H = Bᵀ h B
+
+h > 0 is the curvature of cells that stay where they are (`hybridtumor.dose_objective`); a step that lowers J is taken,
+r grows or shrinks with what the model has promised and the run has kept. Every iterate keeps all limits, so that the
+search may stop at any time with a plan that is no worse than the uniform one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hybridtumor.dose_limits import LimitedDose
+from hybridtumor.dose_objective import BurdenSlopes, ExpectedBurden
+from hybridtumor.errors import InputError
+from hybridtumor.solvers.cone_program import Program, minimise
+from hybridtumor.therapy import TherapyPlan
+
+Array = NDArray[np.float64]
+
+FIRST_RADIUS, LARGEST_RADIUS, SMALLEST_RADIUS = 12.0, 40.0, 0.05
+"""Gy. How far a node may move in a step, at first, at most, and before the search ends."""
+
+ENOUGH = 1e-4
+"""Share of the burden below which a promised decrease is not worth a step."""
+
+TRIES = 6
+"""Programmes for one step, each aimed a little farther inside the limits that the one before has passed."""
+
+
+@dataclass(frozen=True, eq=False)
+class OptimisedDose:
+    """What was found.
+
+    Parameters
+    ----------
+    plan, nodes
+        The plan, and c, Gy.
+    uniform, optimised
+        Burdens and slopes under the plan at the start and under this one.
+    history
+        J after every iteration, mm³, the uniform plan's first.
+    reason
+        Why the search has ended.
+    """
+
+    plan: TherapyPlan
+    nodes: Array
+    uniform: BurdenSlopes
+    optimised: BurdenSlopes
+    history: tuple[float, ...]
+    reason: str
+
+    @property
+    def iterations(self) -> int:
+        """Number of iterations."""
+        return len(self.history) - 1
+
+
+@dataclass(frozen=True)
+class Perturbations:
+    """Other feasible doses around the optimum.
+
+    Parameters
+    ----------
+    tried
+        How many.
+    best, worst
+        Smallest and largest relative change of J; negative: a perturbation is better.
+    rms
+        Root mean square of the change of dose at the nodes, Gy, the mean over all.
+    """
+
+    tried: int
+    best: float
+    worst: float
+    rms: float
+
+
+def optimise(
+    objective: ExpectedBurden,
+    limited: LimitedDose,
+    *,
+    iterations: int = 12,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> OptimisedDose:
+    """Return the dose of least expected burden within the limits.
+
+    Parameters
+    ----------
+    objective
+        J.
+    limited
+        The uniform plan, its control and the limits.
+    iterations
+        At most so many.
+    progress
+        Told the share of them that is done.
+
+    Raises
+    ------
+    InputError
+        No dose keeps the limits.
+    """
+    control, box = limited.control, limited.control.box
+    rows = control.hats_at(control.samples)
+    weight = float(np.prod(control.pitch))
+    steps = _Steps(limited)
+    uniform = objective.slopes(limited.plan, box)
+    if not uniform.slope[box].any():
+        raise InputError("optimise: expected a dose that changes the burden, it does not. Check plan and horizon.")
+    nodes = np.zeros(control.size)
+    here, plan, radius = uniform, limited.plan, FIRST_RADIUS
+    if not steps.feasible(nodes):
+        nodes = steps.nearest(nodes)
+        plan = control.plan(limited.plan, nodes)
+        here = objective.slopes(plan, box)
+    history, reason = [here.mean], f"{iterations} iterations done"
+    for number in range(iterations):
+        slope = control.gathered(here.slope[box])
+        at_samples = here.curvature[tuple(control.samples.T)] * weight
+        hessian = sparse.csr_array(rows.T @ sparse.diags_array(at_samples) @ rows)
+        scale = float(hessian.diagonal().max())
+        hessian = hessian / scale + 1e-3 * sparse.eye_array(control.size)
+        ahead = steps.towards(hessian, slope / scale, nodes, radius)
+        move = ahead - nodes
+        promised = -scale * float(slope / scale @ move + 0.5 * move @ (hessian @ move))
+        progress((number + 0.3) / iterations)
+        if promised < ENOUGH * here.mean:
+            reason = f"converged: the best step would lower the burden by less than {ENOUGH:g} of it"
+            break
+        trial = control.plan(limited.plan, ahead)
+        there = objective.slopes(trial, box)
+        kept = (here.mean - there.mean) / promised
+        if kept > 0:
+            nodes, plan, here = ahead, trial, there
+        history.append(here.mean)
+        radius *= 2.0 if kept > 0.7 else 1.0 if kept > 0.3 else 0.35
+        radius = min(radius, LARGEST_RADIUS)
+        progress((number + 1) / iterations)
+        if radius < SMALLEST_RADIUS:
+            reason = f"converged: steps of {SMALLEST_RADIUS:g} Gy do not lower the burden"
+            break
+        if kept > 0 and history[-2] - history[-1] < ENOUGH * here.mean:
+            reason = f"converged: the last step lowered the burden by less than {ENOUGH:g} of it"
+            break
+    progress(1.0)
+    return OptimisedDose(plan, nodes, uniform, here, tuple(history), reason)
+
+
+def perturbed(
+    objective: ExpectedBurden,
+    limited: LimitedDose,
+    found: OptimisedDose,
+    *,
+    count: int = 10,
+    seed: int = 0,
+    size: float = 2.0,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> Perturbations:
+    """Change the dose at random within the limits and tell whether any change lowers J.
+
+    Parameters
+    ----------
+    count, seed
+        How many changes, and of the random numbers.
+    size
+        Standard deviation of the change at every node before it is projected onto the limits, Gy; every second one is
+        a fifth of it.
+    """
+    generator, steps, changes, rms = np.random.default_rng(seed), _Steps(limited), [], []
+    for number in range(count):
+        step = size * generator.standard_normal(found.nodes.size) * (1.0 if number % 2 == 0 else 0.2)
+        other = steps.nearest(found.nodes + step)
+        burdens = objective.burdens(limited.control.plan(limited.plan, other))
+        changes.append(float(burdens.mean()) / found.optimised.mean - 1)
+        rms.append(float(np.sqrt(np.mean((other - found.nodes) ** 2))))
+        progress((number + 1) / count)
+    if not changes:
+        return Perturbations(0, 0.0, 0.0, 0.0)
+    return Perturbations(count, min(changes), max(changes), float(np.mean(rms)))
+
+
+class _Steps:
+    """Steps that keep the limits in every voxel; remembers how much farther inside they have to be aimed."""
+
+    def __init__(self, limited: LimitedDose) -> None:
+        self._limited = limited
+        self._integral = limited.spent(limited.control.dose)
+        self._steepest, self._reserve = limited.limits.steepest, 0.0
+        self._before: Program | None = None
+
+    def feasible(self, nodes: Array) -> bool:
+        """Tell whether c keeps the limits."""
+        return self._limited.kept(self._found(nodes), self._integral)
+
+    def nearest(self, nodes: Array) -> Array:
+        """Return the point that keeps the limits and is nearest to c.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        eye = sparse.csr_array(sparse.eye_array(nodes.size))
+        return self._kept(eye, -nodes, np.zeros_like(nodes), 1e3)
+
+    def towards(self, hessian: sparse.csr_array, slope: Array, nodes: Array, radius: float) -> Array:
+        """Return c after the step that the model of J promises most of; c itself where there is none."""
+        try:
+            return self._kept(hessian, slope - hessian @ nodes, nodes, radius)
+        except InputError:
+            return nodes
+
+    def _kept(self, hessian: sparse.csr_array, slope: Array, nodes: Array, radius: float) -> Array:
+        """Return the minimum of ½ cᵀH c + slopeᵀc that keeps the limits in every voxel."""
+        limits = self._limited.limits
+        for _ in range(TRIES):
+            constraints = self._limited.constraints(nodes, radius, self._steepest, self._reserve)
+            self._before = minimise(hessian, slope, constraints, nodes, before=self._before)
+            ahead = self._before.x
+            found = self._found(ahead)
+            if self._limited.kept(found, self._integral):
+                return ahead
+            over = found["steepest_Gy_per_mm"] / limits.steepest
+            if over > 1:
+                self._steepest /= over * 1.0005
+            self._reserve += max(found["integral_Gy_ml"] - self._integral, 0.0) * 1.05
+        raise InputError(
+            "limits: expected a dose that keeps all of them, found none:"
+            f" steepest {found['steepest_Gy_per_mm']:.3g} of {limits.steepest:.3g} Gy/mm, integral"
+            f" {found['integral_Gy_ml']:.5g} of {self._integral:.5g} Gy·ml, smallest in the target"
+            f" {found['target_minimum_Gy']:.3g} of {limits.minimum:.3g} Gy. Widen one."
+        )
+
+    def _found(self, nodes: Array) -> dict[str, float]:
+        return self._limited.attained(self._limited.control.plan(self._limited.plan, nodes))
