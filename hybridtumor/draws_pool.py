@@ -20,8 +20,8 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LAUNCHERS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 """Set by mpiexec: a process that it has started cannot start others that use MPI."""
 
-MEMORY = 2 << 30
-"""bytes that a worker may need: 1.1 GB were seen for the embedded brain, two doses and cells of 4 mm."""
+MEMORY = 1 << 30
+"""bytes that a worker may need: 0.67 GB were seen for the embedded brain, two doses and cells of 4 mm."""
 
 
 def run_draws(
