@@ -108,7 +108,7 @@ class Setting:
     ) -> dict[float, LabelMap]:
         """Labels of every day; seed None: without error."""
         rng = None if seed is None else np.random.default_rng(seed)
-        return {day: drawn(n, self.tissue.grid, truth, rng, error, length) for day, n in densities.items()}
+        return {day: drawn(n, self.tissue, truth, rng, error, length) for day, n in densities.items()}
 
     def problem(self, terms: Sequence[DataTerm], priors: Priors, start: Start | None = None, **fixed: float) -> Problem:
         return Problem(self.gradient, tuple(terms), priors, fixed, start)
@@ -155,13 +155,19 @@ def displaced(density: np.ndarray, grid: Grid, displacement: np.ndarray) -> np.n
 
 
 def drawn(
-    density: np.ndarray, grid: Grid, truth: Values, rng: np.random.Generator | None, error: float, length: float
+    density: np.ndarray, tissue: TissueMap, truth: Values, rng: np.random.Generator | None, error: float, length: float
 ) -> LabelMap:
-    """Whole tumour and core as someone draws them, each border displaced by a smooth field of standard deviation mm."""
+    """Whole tumour and core as someone draws them, each border displaced by a smooth field of standard deviation mm.
+
+    The surface of the brain is no border of the tumour: it is seen, and stays.
+    """
+    grid, brain = tissue.grid, tissue.parenchyma
+    nearest = ndimage.distance_transform_edt(~brain, return_distances=False, return_indices=True)
+    beyond = density[tuple(nearest)]
     labels = np.zeros(grid.shape, np.uint8)
     for name, code in zip(THRESHOLDS, (CODES["edema"], CODES["enhancing"]), strict=True):
-        moved = density if rng is None else displaced(density, grid, error * smooth_field(grid, rng, length))
-        labels[(moved > truth[name]) & ((labels > 0) | (code == CODES["edema"]))] = code
+        moved = density if rng is None else displaced(beyond, grid, error * smooth_field(grid, rng, length))
+        labels[(moved > truth[name]) & brain & ((labels > 0) | (code == CODES["edema"]))] = code
     return LabelMap(labels, grid, CODES)
 
 
