@@ -22,14 +22,11 @@ from hybridtumor.therapy import DoseMap, TherapyPlan
 Array = NDArray[np.float64]
 Box = tuple[slice, slice, slice]
 
-MOST_NODES = 800
+MOST_NODES = 1000
 """Nodes that may change, about: larger regions get coarser nodes."""
 
 FINEST = 4.0
 """mm. Nodes are not closer than that."""
-
-SAMPLED = 2
-"""Points from node to node at which steepness is looked at while the dose is sought; in the end at every voxel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,28 +149,26 @@ class DoseControl:
         place = (np.concatenate(rows), np.concatenate(columns))
         return sparse.csr_array((np.concatenate(values), place), shape=(len(voxels), self.size))
 
-    @property
-    def pitch(self) -> tuple[int, int, int]:
-        """Voxels from sample to sample."""
-        a, b, c = (max(1, h // SAMPLED) for h in self.step)
-        return a, b, c
+    @cached_property
+    def movable(self) -> BoolArray:
+        """Voxels of the box at which the gradient of Δ may change and that have six neighbours with a dose."""
+        reach = self.change(np.ones(self.size)) > 0
+        return np.asarray(ndimage.binary_dilation(reach, np.ones((3, 3, 3), bool)) & interior(self.inside))
 
     @cached_property
     def samples(self) -> NDArray[np.intp]:
-        """Voxels of the box, (m, 3), at which a gradient may change and all neighbours have a dose."""
+        """The `movable` voxels on nodes and in the middle between eight of them, (m, 3)."""
         thin = np.zeros(self.inside.shape, bool)
-        thin[tuple(slice(None, None, p) for p in self.pitch)] = True  # on the nodes and between, where it is extreme
-        reach = self.change(np.ones(self.size)) > 0
-        near = ndimage.binary_dilation(reach, np.ones((3, 3, 3), bool))
-        return np.argwhere(thin & near & interior(self.inside))
+        thin[tuple(slice(None, None, h) for h in self.step)] = True
+        thin[tuple(slice(h // 2, None, h) for h in self.step)] = True
+        return np.argwhere(thin & self.movable)
 
-    @cached_property
-    def gradient_rows(self) -> sparse.csr_array:
-        """Central differences of Δ at the `samples`, Gy/mm, (3 m, n)."""
+    def gradient_rows(self, voxels: NDArray[np.intp]) -> sparse.csr_array:
+        """Return central differences of Δ at `movable` voxels, (m, 3): Gy/mm, (3 m, n)."""
         rows = []
         for axis, size in enumerate(self.grid.voxel_size):
             one = np.eye(3, dtype=np.intp)[axis]
-            rows.append((self.hats_at(self.samples + one) - self.hats_at(self.samples - one)) / (2 * size))
+            rows.append((self.hats_at(voxels + one) - self.hats_at(voxels - one)) / (2 * size))
         return sparse.csr_array(sparse.vstack(rows, format="csr"))
 
     def bounds(self, low: Array, high: Array) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from hybridtumor.dose_control import DoseControl, shares, steepness
 from hybridtumor.errors import InputError
@@ -103,13 +104,15 @@ class LimitedDose:
             values = values * (1 + values * self._per_fraction(box)) / (1 + 2 / LATE_ALPHA_BETA)
         return float(values[self.brain].sum()) * self.control.grid.voxel_volume / 1000
 
-    def constraints(self, nodes: Array, radius: float, steepest: float, reserve: float) -> Constraints:
+    def constraints(
+        self, nodes: Array, radius: float, voxels: NDArray[np.intp], rows: sparse.csr_array, reserve: float
+    ) -> Constraints:
         """Return what a step from c, (n,), has to meet within a trust radius, Gy.
 
         Parameters
         ----------
-        steepest
-            Gy/mm, at the samples.
+        voxels, rows
+            Where the gradient is looked at, (m, 3) in the box, and `DoseControl.gradient_rows` there.
         reserve
             Gy·ml that the linear view of the integral has missed.
         """
@@ -133,9 +136,23 @@ class LimitedDose:
         dose[box] = now
         budget = uniform * (1 - SLACK) - self.spent(dose) - reserve + float(weight @ nodes)
         near_low, near_high = np.clip(nodes - radius, lower, upper), np.clip(nodes + radius, lower, upper)
-        return Constraints(
-            near_low, near_high, weight, budget, control.gradient_rows, self._gradient, steepest * (1 - STEEP_SLACK)
-        )
+        steepest = self.limits.steepest * (1 - STEEP_SLACK)
+        return Constraints(near_low, near_high, weight, budget, rows, self._gradient(voxels), steepest)
+
+    def steep_already(self, share: float, most: int) -> NDArray[np.intp]:
+        """Return about `most` voxels of the box, (m, 3), evenly picked, where |∇D₀| is that share of the limit."""
+        control = self.control
+        steep = steepness(control.dose[control.box], control.grid, control.movable)
+        found = np.argwhere(steep > share * self.limits.steepest)
+        return found[:: max(1, len(found) // most)]
+
+    def too_steep(self, plan: TherapyPlan) -> NDArray[np.intp]:
+        """Return the voxels of the box, (m, 3), at which the dose is too steep, the steepest first."""
+        control = self.control
+        dose = plan.active.total_dose(control.grid)[control.box]
+        steep = np.where(control.movable, steepness(dose, control.grid, control.inside), 0.0)
+        found = np.argwhere(steep > self.limits.steepest * (1 - 0.5 * STEEP_SLACK))
+        return found[np.argsort(-steep[tuple(found.T)], kind="stable")]
 
     def attained(self, plan: TherapyPlan) -> dict[str, float]:
         """Return what a plan gives, by the name of each limit."""
@@ -158,14 +175,13 @@ class LimitedDose:
             and found["steepest_Gy_per_mm"] <= limits.steepest * (1 + KEPT)
         )
 
-    @property
-    def _gradient(self) -> Array:
-        """∇D₀ at the samples, Gy/mm, (3, m)."""
+    def _gradient(self, voxels: NDArray[np.intp]) -> Array:
+        """Return ∇D₀ at voxels of the box, Gy/mm, (3, m)."""
         control, parts = self.control, []
         dose = control.dose[control.box]
         for axis, size in enumerate(control.grid.voxel_size):
             one = np.eye(3, dtype=np.intp)[axis]
-            ahead, behind = (dose[tuple(voxels.T)] for voxels in (control.samples + one, control.samples - one))
+            ahead, behind = (dose[tuple(place.T)] for place in (voxels + one, voxels - one))
             parts.append((ahead - behind) / (2 * size))
         return np.array(parts)
 

@@ -28,8 +28,14 @@ FIRST_RADIUS, LARGEST_RADIUS, SMALLEST_RADIUS = 12.0, 40.0, 0.05
 ENOUGH = 1e-4
 """Share of the burden below which a promised decrease is not worth a step."""
 
-TRIES = 6
-"""Programmes for one step, each aimed a little farther inside the limits that the one before has passed."""
+TRIES = 10
+"""Programmes for one step, each told of the voxels in which the one before was too steep."""
+
+MOST_NEW, STEEP_ALREADY = 4000, 0.6
+"""Voxels of which the next programme is told, the steepest first; share of the limit from which the first one is."""
+
+SMOOTH = 0.01
+"""Pull of a step towards a smooth one, relative to the largest curvature: where J is flat, the dose stays smooth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +114,10 @@ def optimise(
     """
     control, box = limited.control, limited.control.box
     rows = control.hats_at(control.samples)
-    weight = float(np.prod(control.pitch))
+    weight = np.count_nonzero(control.movable) / len(control.samples)
+    smooth = control.gradient_rows(control.samples) * min(control.spacing)
+    pull = sparse.csr_array(smooth.T @ smooth)
+    pull = pull / float(pull.diagonal().max()) + 0.1 * sparse.eye_array(control.size)
     steps = _Steps(limited)
     uniform = objective.slopes(limited.plan, box)
     if not uniform.slope[box].any():
@@ -125,10 +134,9 @@ def optimise(
         at_samples = here.curvature[tuple(control.samples.T)] * weight
         hessian = sparse.csr_array(rows.T @ sparse.diags_array(at_samples) @ rows)
         scale = float(hessian.diagonal().max())
-        hessian = hessian / scale + 1e-3 * sparse.eye_array(control.size)
-        ahead = steps.towards(hessian, slope / scale, nodes, radius)
+        ahead = steps.towards(sparse.csr_array(hessian / scale + SMOOTH * pull), slope / scale, nodes, radius)
         move = ahead - nodes
-        promised = -scale * float(slope / scale @ move + 0.5 * move @ (hessian @ move))
+        promised = -float(slope @ move + 0.5 * move @ (hessian @ move))
         progress((number + 0.3) / iterations)
         if promised < ENOUGH * here.mean:
             reason = f"converged: the best step would lower the burden by less than {ENOUGH:g} of it"
@@ -186,17 +194,19 @@ def perturbed(
 
 
 class _Steps:
-    """Steps that keep the limits in every voxel; remembers how much farther inside they have to be aimed."""
+    """Steps that keep the limits in every voxel; remembers where doses were too steep, and what the integral missed."""
 
     def __init__(self, limited: LimitedDose) -> None:
         self._limited = limited
         self._integral = limited.spent(limited.control.dose)
-        self._steepest, self._reserve = limited.limits.steepest, 0.0
+        places = [limited.control.samples, limited.steep_already(STEEP_ALREADY, MOST_NEW)]
+        self._voxels, self._reserve = np.unique(np.concatenate(places), axis=0), 0.0
+        self._rows = limited.control.gradient_rows(self._voxels)
         self._before: Program | None = None
 
     def feasible(self, nodes: Array) -> bool:
         """Tell whether c keeps the limits."""
-        return self._limited.kept(self._found(nodes), self._integral)
+        return self._limited.kept(self._limited.attained(self._plan(nodes)), self._integral)
 
     def nearest(self, nodes: Array) -> Array:
         """Return the point that keeps the limits and is nearest to c.
@@ -220,15 +230,13 @@ class _Steps:
         """Return the minimum of ½ cᵀH c + slopeᵀc that keeps the limits in every voxel."""
         limits = self._limited.limits
         for _ in range(TRIES):
-            constraints = self._limited.constraints(nodes, radius, self._steepest, self._reserve)
+            constraints = self._limited.constraints(nodes, radius, self._voxels, self._rows, self._reserve)
             self._before = minimise(hessian, slope, constraints, nodes, before=self._before)
-            ahead = self._before.x
-            found = self._found(ahead)
+            plan = self._plan(self._before.x)
+            found = self._limited.attained(plan)
             if self._limited.kept(found, self._integral):
-                return ahead
-            over = found["steepest_Gy_per_mm"] / limits.steepest
-            if over > 1:
-                self._steepest /= over * 1.0005
+                return self._before.x
+            self._look_at(self._limited.too_steep(plan)[:MOST_NEW])
             self._reserve += max(found["integral_Gy_ml"] - self._integral, 0.0) * 1.05
         raise InputError(
             "limits: expected a dose that keeps all of them, found none:"
@@ -237,5 +245,17 @@ class _Steps:
             f" {found['target_minimum_Gy']:.3g} of {limits.minimum:.3g} Gy. Widen one."
         )
 
-    def _found(self, nodes: Array) -> dict[str, float]:
-        return self._limited.attained(self._limited.control.plan(self._limited.plan, nodes))
+    def _look_at(self, voxels: NDArray[np.intp]) -> None:
+        """Look at more voxels from now on; what is known of the others starts the next programme."""
+        known = {tuple(place) for place in self._voxels}
+        new = np.array([place for place in voxels if tuple(place) not in known], np.intp).reshape(-1, 3)
+        if not len(new) or self._before is None:
+            return
+        rows = self._limited.control.gradient_rows(new)
+        self._before = self._before.with_points(len(self._voxels), len(new))
+        parts = zip(np.split(np.arange(self._rows.shape[0]), 3), np.split(np.arange(rows.shape[0]), 3), strict=True)
+        self._rows = sparse.csr_array(sparse.vstack([part for a, b in parts for part in (self._rows[a], rows[b])]))
+        self._voxels = np.concatenate([self._voxels, new])
+
+    def _plan(self, nodes: Array) -> TherapyPlan:
+        return self._limited.control.plan(self._limited.plan, nodes)

@@ -69,6 +69,16 @@ class Program:
     converged: bool
     rho: float
 
+    def with_points(self, before: int, more: int) -> "Program":
+        """Return what starts a program of `more` points after the `before` first ones, at which nothing presses."""
+        parts = [
+            np.concatenate(
+                [v[: self.x.size + 1], np.pad(v[self.x.size + 1 :].reshape(3, before), ((0, 0), (0, more))).ravel()]
+            )
+            for v in (self.z, self.y)
+        ]
+        return replace(self, z=parts[0], y=parts[1])
+
 
 def minimise(
     hessian: sparse.csr_array,
@@ -78,12 +88,15 @@ def minimise(
     *,
     before: Program | None = None,
     tolerance: float = 3e-3,
-    most: int = 2000,
+    dual_tolerance: float = 1e-2,
+    most: int = 1500,
 ) -> Program:
-    """Return the minimum within `tolerance`, in the unit of x.
+    """Return the minimum.
 
     Parameters
     ----------
+    tolerance, dual_tolerance
+        How far constraints may be missed, in the unit of x, and the slope, relative to its parts.
     hessian, slope
         P, positive semidefinite, and q.
     start
@@ -113,7 +126,7 @@ def minimise(
         primal = float(np.abs(here - z).max())
         dual = float(np.abs(pull + slope + back).max())
         size = max(float(np.abs(pull).max()), float(np.abs(back).max()), float(np.abs(slope).max()), 1e-300)
-        if primal <= tolerance and dual <= tolerance * size:
+        if primal <= tolerance and dual <= dual_tolerance * size:
             converged = True
             break
         ratio = (primal / max(float(np.abs(here).max()), float(np.abs(z).max()), tolerance)) / max(dual / size, 1e-300)
