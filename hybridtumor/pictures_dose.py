@@ -28,6 +28,8 @@ TITLES = ("uniform plan", "optimised plan", "difference", "one more Gray helps")
 FAINT = 0.02
 """Share of the scale below which a map leaves the brain to be seen."""
 
+NOT_FOR_TREATMENT = "not for treatment"
+
 BARS = 3
 ROOM = 1.15
 """Inches on the right for the scales."""
@@ -83,6 +85,7 @@ def dose_change(
         Line2D([], [], color="#009E73", lw=1.4, ls="--", label="clinical target"),
     ]
     figure.legend(handles=handles, loc="lower left", ncols=6, frameon=False, fontsize=8)
+    figure.text(0.995, 0.012, NOT_FOR_TREATMENT, ha="right", va="bottom", fontsize=8, color="0.3")
     return png(figure)
 
 
@@ -105,7 +108,8 @@ def histogram_picture(table: Mapping[str, NDArray[np.float64]]) -> bytes:
         Line2D([], [], color=GREY, lw=1.7, ls=(0, (4, 2)), label="uniform plan"),
         Line2D([], [], color=GREY, lw=1.7, label="optimised plan"),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    axis.text(0.99, 0.97, NOT_FOR_TREATMENT, transform=axis.transAxes, ha="right", va="top", fontsize=8, color="0.3")
     return png(figure)
 
 
@@ -115,7 +119,7 @@ def _draw(axis: Axes, story: Story, plane: Plane, values: Image, colours: str, l
     size = np.abs(values) / max(abs(low), abs(high))
     opacity = np.where(size > FAINT, 0.25 + 0.5 * np.clip(size / 0.4, 0, 1), 0.0) * (story.head[plane] > 0.5)
     aspect = story.sections[plane].aspect
-    axis.imshow(values, cmap=colours, vmin=low, vmax=high, alpha=opacity, aspect=aspect, interpolation="nearest")
+    axis.imshow(values, cmap=colours, vmin=low, vmax=high, alpha=opacity, aspect=aspect, interpolation="bilinear")
 
 
 def _scales(figure: Figure, axes: list[list[Axes]], top: float, reach: float, most: float) -> None:
