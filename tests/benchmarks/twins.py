@@ -1,8 +1,8 @@
 """Calibration of twins, whose truth is known: what it recovers, what its intervals hold, and what it costs.
 
-`python tests/benchmarks/twins.py [--section recovery|coverage|start|brain|separable|demo] [--twins 40] [--first 0]`
-prints one JSON object; without a section all of them. Twins are made by `GrowthSimulation.run` with steps of its own;
-five visits follow day 0, which is known but in `start`.
+`python tests/benchmarks/twins.py [--section recovery|coverage|start|brain|separable|demo] [--twins 40] [--first 0]
+[--data segmentations ADC]` prints one JSON object; without a section all of them. Twins are made by
+`GrowthSimulation.run` with steps of its own; five visits follow day 0, which is known but in `start`.
 
 recovery
     No errors: relative errors of the estimates, from ADC and from segmentations (thresholds unknown too), with twins
@@ -139,10 +139,10 @@ def _percent_off(found: Estimate, truth: Mapping[str, float]) -> dict[str, float
     return {name: round(100 * (value / truth[name] - 1), 2) for name, value in found.values.items()}
 
 
-def coverage(first: int, twins: int) -> dict[str, object]:
+def coverage(first: int, twins: int, kinds: Sequence[str]) -> dict[str, object]:
     grid, tissue = _small_brain()
     setting = Setting(tissue, round_tumour(tissue, (6, 4, 0), 9), sequential(grid, (12, 6, 0)), VISITS, "6 mm")
-    return _covered(setting, range(first, first + twins), ("segmentations", "ADC"), COARSE)
+    return _covered(setting, range(first, first + twins), kinds, COARSE)
 
 
 def start(first: int, twins: int) -> dict[str, object]:
@@ -329,10 +329,11 @@ if __name__ == "__main__":
     parser.add_argument("--section", choices=("recovery", "coverage", "start", "brain", "separable", "demo"))
     parser.add_argument("--twins", type=int, default=None)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--data", nargs="+", choices=("segmentations", "ADC"), default=("segmentations", "ADC"))
     options = parser.parse_args()
     sections = {
         "recovery": recovery,
-        "coverage": lambda: coverage(options.first, options.twins or 40),
+        "coverage": lambda: coverage(options.first, options.twins or 40, options.data),
         "start": lambda: start(options.first, options.twins or 20),
         "brain": lambda: brain(options.first, options.twins or 3),
         "separable": lambda: separable(options.first, options.twins or 20),
