@@ -56,7 +56,7 @@ def patient() -> Patient:
 
 @pytest.mark.law("calibration", "The gradient of a seed's misfit is that of differences: place, age, D, ρ, thresholds")
 def test_gradient_of_a_seed(patient: Patient, figure: Figure) -> None:
-    problem = seed_problem(patient, patient.visits[1].labels or drawn(np.zeros(GRID.shape)), GrowthParameters(), COARSE)
+    problem = seed_problem(patient, patient.visits[1].labels or drawn(np.zeros(GRID.shape)), GrowthParameters())
     assert {*SEED_NAMES, "age", "diffusion_white"} <= set(problem.priors.names)
     x = np.linspace(-0.3, 0.2, len(problem.priors))
     _check_gradient(problem, x, figure)

@@ -156,3 +156,17 @@ def bound_notes(estimates: Sequence[Estimate]) -> list[str]:
         if estimate.at_bound:
             notes.append(f"On the bound of what is allowed: {', '.join(estimate.at_bound)}.")
     return notes
+
+
+LEAST_WHOLE, LEAST_CORE = 0.8, 0.65
+"""Dice below which a fit is said to miss a segmentation."""
+
+
+def missed(visit: CalibratedVisit) -> list[str]:
+    """Return a sentence for each part of a segmentation that a fit does not meet."""
+    parts = (("whole tumour", visit.dice_whole, LEAST_WHOLE), ("core", visit.dice_core, LEAST_CORE))
+    return [
+        f"Day {visit.day:g}: the fit misses the {what}, Dice {dice:.2f}. Do not rely on it."
+        for what, dice, least in parts
+        if dice is not None and dice < least
+    ]

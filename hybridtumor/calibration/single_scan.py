@@ -3,8 +3,8 @@ r"""One scan: where the tumour began, how old it is, and the density that shows 
 Two stages. First a seed (`hybridtumor.calibration.start`): its place, the age T, D, ρ and the thresholds of the image.
 A single scan of an untreated tumour knows D T and ρ T: a tumour twice as old and half as fast fits as well, and what T
 itself is, the priors say. Then the density `lead` days before the scan as a field (`hybridtumor.calibration.field`),
-for real tumours are no balls; `lead` is the time in which cells spread by `SPREAD` in white matter. The density of day
-0 is that of the second stage.
+for real tumours are no balls; `lead` is the time in which cells spread by `SPREAD` in white matter. What the seed says
+of places outside the drawn tumour is cut to the tail of a front. The density of day 0 is that of the second stage.
 """
 
 import time
@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from hybridtumor.calibration.estimation import gauss_newton, multistart
 from hybridtumor.calibration.field import FieldProblem, FittedField
-from hybridtumor.calibration.fit import GRADIENT_COST, Fit, FitOptions, bound_notes, forward_solves, visit_of
+from hybridtumor.calibration.fit import GRADIENT_COST, Fit, FitOptions, bound_notes, forward_solves, missed, visit_of
 from hybridtumor.calibration.posterior import Laplace
 from hybridtumor.calibration.problem import Problem, rows_of
 from hybridtumor.calibration.start import SEED_DAYS, SEED_DENSITY, SEED_NAMES, SEED_RADIUS, Seed
@@ -25,6 +25,7 @@ from hybridtumor.calibration.unknowns import Priors, Unknown
 from hybridtumor.errors import InputError
 from hybridtumor.growth_gradient import GrowthGradient
 from hybridtumor.growth_simulation import GrowthSimulation
+from hybridtumor.models.initial_density import MAX_WIDTH
 from hybridtumor.models.observation_labels import Segmentation
 from hybridtumor.parameters import GrowthParameters
 from hybridtumor.patient import Patient
@@ -40,6 +41,14 @@ SPREAD = 4.0
 
 NEAR = 12.0
 """mm. The field may differ from the seed's within this of the tumour."""
+
+CELLS_PER_RADIUS, SEED_CELLS = 6.0, (3.0, 6.0)
+"""Cells of the seed's mesh per radius of the tumour, and the smallest and largest of them, mm: a seed explains the
+border to some millimetres at best. The field has the cells that are asked for.
+"""
+
+LEAST_GAIN = 1e-3
+"""Share of the first misfit that is not worth another step of the seed's descent."""
 
 MESH_DAYS = 60.0
 """Days of growth that the mesh has room for beyond today's tumour."""
@@ -76,7 +85,8 @@ def fit_single_scan(patient: Patient, growth: GrowthParameters | None = None, op
     labels = patient.baseline.labels
     if labels is None or patient.tissue is None or patient.density is None:
         raise InputError(f"patient {patient.id}: expected a segmentation and tissue on day 0, got none. Prepare it.")
-    problem = seed_problem(patient, labels, law, how)
+    problem = seed_problem(patient, labels, law)
+    gain = max(how.tolerance, LEAST_GAIN * problem.objective(np.zeros(len(problem.priors)))[0])
     starts = None
     if how.starts > 1:
         starts = multistart(
@@ -85,7 +95,7 @@ def fit_single_scan(patient: Patient, growth: GrowthParameters | None = None, op
             how.starts,
             how.seed,
             information=problem.information,
-            tolerance=how.tolerance,
+            tolerance=gain,
             most_evaluations=how.most_evaluations,
         )
         estimate = starts.best
@@ -94,33 +104,35 @@ def fit_single_scan(patient: Patient, growth: GrowthParameters | None = None, op
             problem.objective,
             problem.information,
             problem.priors,
-            tolerance=how.tolerance,
+            tolerance=gain,
             most_evaluations=how.most_evaluations,
         )
     posterior = Laplace.from_information(
         problem.priors, estimate.coordinates, problem.information(estimate.coordinates)
     )
-    transfer = problem.gradient.simulation.brain.transfer
-    by_seed = transfer.to_grid(problem.densities(estimate.coordinates)[SEED_DAYS])
-    field, lead = _field(problem, estimate.values, labels)
-    density = np.clip(transfer.to_grid(field.density), 0, 1)
+    by_seed = problem.gradient.simulation.brain.transfer.to_grid(problem.densities(estimate.coordinates)[SEED_DAYS])
+    fine = _simulation(patient, law, how.cell_size)
+    field, lead = _field(problem, fine, estimate.values, labels)
+    density = np.clip(fine.brain.transfer.to_grid(field.density), 0, 1)
     field_share = lead / estimate.values[AGE_NAME]
     seen, drawn = _thresholds(estimate.values), _thresholds(field.own)
+    visits = (
+        visit_of(0.0, "segmentation, by a field", field.misfit, density, labels, drawn),
+        visit_of(0.0, "segmentation, by one seed", estimate.misfit, by_seed, labels, seen),
+    )
     return Fit(
         patient=patient.id,
         estimate=estimate,
         posterior=posterior,
         fixed=problem.fixed,
-        visits=(
-            visit_of(0.0, "segmentation, by a field", field.misfit, density, labels, drawn),
-            visit_of(0.0, "segmentation, by one seed", estimate.misfit, by_seed, labels, seen),
-        ),
+        visits=visits,
         predicted={0.0: density.astype(np.float32)},
         thresholds=drawn,
         notes=(
             AMBIGUITY,
             f"The density of day 0 is grown from a field {lead:.3g} days before the scan that differs from the seed's.",
             *bound_notes([estimate]),
+            *missed(visits[0]),
         ),
         forward_solves=forward_solves(problem.effort) + GRADIENT_COST * field.evaluations * field_share,
         seconds=time.perf_counter() - start,
@@ -129,18 +141,18 @@ def fit_single_scan(patient: Patient, growth: GrowthParameters | None = None, op
     )
 
 
-def seed_problem(patient: Patient, labels: LabelMap, growth: GrowthParameters, options: FitOptions) -> Problem:
+def seed_problem(patient: Patient, labels: LabelMap, growth: GrowthParameters) -> Problem:
     """Return the problem of a seed that grows to a segmentation."""
-    tissue, density, grid = patient.tissue, patient.density, patient.grid
-    if tissue is None or density is None:
-        raise InputError(f"patient {patient.id}: expected tissue and a density on day 0, got none. Prepare it.")
+    tissue, grid = patient.tissue, patient.grid
+    if tissue is None:
+        raise InputError(f"patient {patient.id}: expected tissue on day 0, got none. Prepare it.")
     whole = labels.mask() & tissue.parenchyma
     radius = float(np.cbrt(3 * np.count_nonzero(labels.mask()) * grid.voxel_volume / (4 * np.pi)))
     core = labels.mask("necrosis", "enhancing") & tissue.parenchyma
     middle = grid.world(np.argwhere(core if core.any() else whole).mean(axis=0))
     age = radius / growth.front_speed + 2 / growth.proliferation
     priors = _priors(growth, age, middle, radius, core=bool(core.any()))
-    simulation = GrowthSimulation.prepare(tissue, density, growth, MESH_DAYS, cell_size=options.cell_size)
+    simulation = _simulation(patient, growth, f"{np.clip(radius / CELLS_PER_RADIUS, *SEED_CELLS):.3g} mm")
     seed = Seed(simulation.brain.mesh.points[simulation.domain.vertices])
     voxels = grid.world(np.moveaxis(np.indices(grid.shape), 0, -1))
     there = SEED_DENSITY * np.exp(-((voxels - middle) ** 2).sum(axis=-1) / (2 * SEED_RADIUS**2))
@@ -154,6 +166,14 @@ def seed_problem(patient: Patient, labels: LabelMap, growth: GrowthParameters, o
         seed,
         span=SEED_DAYS,
     )
+
+
+def _simulation(patient: Patient, growth: GrowthParameters, cell_size: str) -> GrowthSimulation:
+    """Return mesh and operators with fine cells around today's tumour."""
+    tissue, density = patient.tissue, patient.density
+    if tissue is None or density is None:
+        raise InputError(f"patient {patient.id}: expected tissue and a density on day 0, got none. Prepare it.")
+    return GrowthSimulation.prepare(tissue, density, growth, MESH_DAYS, cell_size=cell_size)
 
 
 def simulation_of(
@@ -188,24 +208,26 @@ def _priors(growth: GrowthParameters, age: float, middle: Array, radius: float, 
     )
 
 
-def _field(problem: Problem, values: Mapping[str, float], labels: LabelMap) -> tuple[FittedField, float]:
-    """Return the field that explains the segmentation, and its days before the scan."""
+def _field(
+    problem: Problem, fine: GrowthSimulation, values: Mapping[str, float], labels: LabelMap
+) -> tuple[FittedField, float]:
+    """Return the field on the fine mesh that explains the segmentation, and its days before the scan."""
     growth, age = problem.growth(values), values[AGE_NAME]
     lead = min(SPREAD**2 / (2 * growth.diffusion_white), age / 2)
     before = SEED_DAYS * (1 - lead / age)
-    simulation = problem.gradient.simulation
-    domain, transfer = simulation.domain, simulation.brain.transfer
-    earlier = replace(problem, gradient=GrowthGradient(simulation, days=(0, before, SEED_DAYS), tolerance=STEP_ERROR))
-    mean = earlier.visible(values)[before]
-    run = GrowthGradient(
-        simulation_of(simulation, growth, transfer.to_grid(mean)), days=(0, lead), tolerance=STEP_ERROR
-    )
+    coarse = problem.gradient.simulation
+    earlier = replace(problem, gradient=GrowthGradient(coarse, days=(0, before, SEED_DAYS), tolerance=STEP_ERROR))
+    by_seed = coarse.brain.transfer.to_grid(earlier.visible(values)[before])
     distance = ndimage.distance_transform_edt(~labels.mask(), sampling=labels.grid.voxel_size)
+    tail = values["threshold_edema"] * np.exp(-distance / min(growth.front_width, MAX_WIDTH))
+    by_seed = np.where(distance > 0, np.minimum(by_seed, tail), by_seed)
+    run = GrowthGradient(simulation_of(fine, growth, by_seed), days=(0, lead), tolerance=STEP_ERROR)
+    domain, transfer = fine.domain, fine.brain.transfer
     near = domain.local(transfer.to_mesh((distance < NEAR).astype(np.float32))) > 0
     term = problem.terms[0]
     looked_for = Priors.of(*term.own)
     found = FieldProblem(run.adjoint(), run.smoothness(), term, rows_of(run, term.voxels), looked_for, near)
-    return found.fit(domain.local(mean), {name: values[name] for name in term.own}), lead
+    return found.fit(run.initial, {name: values[name] for name in term.own}), lead
 
 
 def _thresholds(values: Mapping[str, float]) -> tuple[float, float | None]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridtumor.calibration.estimation import gauss_newton, multistart
-from hybridtumor.calibration.fit import Fit, FitOptions, bound_notes, forward_solves, visit_of
+from hybridtumor.calibration.fit import Fit, FitOptions, bound_notes, forward_solves, missed, visit_of
 from hybridtumor.calibration.posterior import Laplace
 from hybridtumor.calibration.problem import Problem, rows_of
 from hybridtumor.calibration.unknowns import UNKNOWNS, Priors
@@ -144,7 +144,7 @@ def fit_visits(
         visits=visits,
         predicted=predicted,
         thresholds=thresholds,
-        notes=(*notes, *bound_notes([estimate])),
+        notes=(*notes, *bound_notes([estimate]), *(note for visit in visits for note in missed(visit))),
         forward_solves=forward_solves(problem.effort) + 1,
         seconds=time.perf_counter() - start,
         starts=starts,
