@@ -146,12 +146,12 @@ def smooth_field(grid: Grid, rng: np.random.Generator, length: float) -> np.ndar
 
 
 def displaced(density: np.ndarray, grid: Grid, displacement: np.ndarray) -> np.ndarray:
-    """The density moved along its own gradient, mm; cubic, as lines would flatten tops and shrink the core."""
+    """The density moved along its own gradient, mm."""
     spacing, density = grid.voxel_size, density.astype(np.float64)
     slope = np.stack(np.gradient(density, *spacing))
     normal = slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-9)
     index = np.indices(grid.shape) + displacement * normal / spacing[:, None, None, None]
-    return np.asarray(ndimage.map_coordinates(density, index, order=3, mode="nearest"))
+    return np.asarray(ndimage.map_coordinates(density, index, order=1, mode="nearest"))
 
 
 def drawn(
