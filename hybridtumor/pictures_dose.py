@@ -24,9 +24,9 @@ from hybridtumor.story import Image, Story
 
 Volume = NDArray[np.floating[Any]]
 
-TITLES = ("uniform plan", "optimised plan", "difference", "one more Gray helps")
-FAINT = 0.02
-"""Share of the scale below which a map leaves the brain to be seen."""
+TITLES = ("uniform plan", "optimised plan", "difference", "where one more Gray helps")
+CLEAR = 0.3
+"""Share of the scale from which on a map has its full colour; below, the brain shows through."""
 
 NOT_FOR_TREATMENT = "not for treatment"
 
@@ -117,7 +117,7 @@ def _draw(axis: Axes, story: Story, plane: Plane, values: Image, colours: str, l
     """Draw a scan and a map on it, clear where the map has little to say."""
     show(axis, story, story.baseline[story.background][plane], story.background, plane)
     size = np.abs(values) / max(abs(low), abs(high))
-    opacity = np.where(size > FAINT, 0.25 + 0.5 * np.clip(size / 0.4, 0, 1), 0.0) * (story.head[plane] > 0.5)
+    opacity = 0.75 * np.clip(size / CLEAR, 0, 1) * (story.head[plane] > 0.5)
     aspect = story.sections[plane].aspect
     axis.imshow(values, cmap=colours, vmin=low, vmax=high, alpha=opacity, aspect=aspect, interpolation="bilinear")
 
