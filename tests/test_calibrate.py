@@ -135,10 +135,22 @@ def test_one_scan(patient: Patient, figure: Figure) -> None:
     assert any("age" in sentence and "priors" in sentence for sentence in fit.sentences)
 
 
+def test_draws_of_the_posterior_are_told_beside_the_normal_one(patient: Patient) -> None:
+    few = replace(patient, visits=patient.visits[:3])
+    how = FitOptions(cell_size="6 mm", sample_steps=12)
+    fit = calibrate(few, options=how, unknowns=("diffusion_white", "proliferation"))
+    told = [sentence for sentence in fit.sentences if sentence.startswith("By sampling")]
+    assert len(told) == 1
+    assert "proliferation" in told[0]
+    assert any("draw longer" in sentence for sentence in fit.sentences)
+
+
 def test_what_cannot_be_calibrated_is_said(patient: Patient) -> None:
     single = replace(patient, visits=patient.visits[:1])
     with pytest.raises(InputError, match="single scan"):
         calibrate(single, plan())
+    with pytest.raises(InputError, match="six unknowns"):
+        calibrate(single, options=replace(COARSE, sample_steps=10))
     with pytest.raises(InputError, match="hold out fewer"):
         calibrate(patient, plan(), hold_out=5)
     with pytest.raises(InputError, match="expected names among"):

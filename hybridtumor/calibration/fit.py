@@ -33,6 +33,8 @@ class FitOptions:
         Gain in −ln of the posterior that ends a descent.
     most_evaluations
         Of the objective in a descent.
+    sample_steps
+        Steps of an ensemble of walkers that draws from the posterior, for up to six unknowns; 0: none.
     """
 
     cell_size: str = "3 mm"
@@ -40,6 +42,7 @@ class FitOptions:
     seed: int = 0
     tolerance: float = 0.1
     most_evaluations: int = 60
+    sample_steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)

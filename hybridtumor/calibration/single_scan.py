@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hybridtumor.calibration.estimation import gauss_newton, multistart
 from hybridtumor.calibration.field import FieldProblem, FittedField
 from hybridtumor.calibration.fit import GRADIENT_COST, Fit, FitOptions, bound_notes, forward_solves, missed, visit_of
-from hybridtumor.calibration.posterior import Laplace
 from hybridtumor.calibration.problem import Problem, rows_of
+from hybridtumor.calibration.search import around, search
 from hybridtumor.calibration.start import SEED_DAYS, SEED_DENSITY, SEED_NAMES, SEED_RADIUS, Seed
 from hybridtumor.calibration.unknowns import Priors, Unknown
 from hybridtumor.errors import InputError
@@ -82,34 +81,15 @@ def fit_single_scan(patient: Patient, growth: GrowthParameters | None = None, op
     """
     start, how = time.perf_counter(), options or FitOptions()
     law = growth or GrowthParameters()
+    if how.sample_steps:
+        raise InputError("calibration: expected at most six unknowns to sample, one scan has more. Leave it out.")
     labels = patient.baseline.labels
     if labels is None or patient.tissue is None or patient.density is None:
         raise InputError(f"patient {patient.id}: expected a segmentation and tissue on day 0, got none. Prepare it.")
     problem = seed_problem(patient, labels, law)
     gain = max(how.tolerance, LEAST_GAIN * problem.objective(np.zeros(len(problem.priors)))[0])
-    starts = None
-    if how.starts > 1:
-        starts = multistart(
-            problem.objective,
-            problem.priors,
-            how.starts,
-            how.seed,
-            information=problem.information,
-            tolerance=gain,
-            most_evaluations=how.most_evaluations,
-        )
-        estimate = starts.best
-    else:
-        estimate = gauss_newton(
-            problem.objective,
-            problem.information,
-            problem.priors,
-            tolerance=gain,
-            most_evaluations=how.most_evaluations,
-        )
-    posterior = Laplace.from_information(
-        problem.priors, estimate.coordinates, problem.information(estimate.coordinates)
-    )
+    estimate, starts = search(problem, how, gain)
+    posterior = around(problem, estimate)
     by_seed = problem.gradient.simulation.brain.transfer.to_grid(problem.densities(estimate.coordinates)[SEED_DAYS])
     fine = _simulation(patient, law, how.cell_size)
     field, lead = _field(problem, fine, estimate.values, labels)

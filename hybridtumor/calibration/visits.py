@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridtumor.calibration.estimation import gauss_newton, multistart
 from hybridtumor.calibration.fit import Fit, FitOptions, bound_notes, forward_solves, missed, visit_of
-from hybridtumor.calibration.posterior import Laplace
 from hybridtumor.calibration.problem import Problem, rows_of
+from hybridtumor.calibration.search import around, sampled, sampled_notes, search
 from hybridtumor.calibration.unknowns import UNKNOWNS, Priors
 from hybridtumor.errors import InputError
 from hybridtumor.growth_gradient import GrowthGradient
@@ -59,7 +58,7 @@ def fit_visits(
     options
         How.
     unknowns
-        What is looked for; None: D, ρ, what the plan gives, and thresholds and blurs of segmentations.
+        What is looked for; None: D, ρ, the response to what the plan gives, and thresholds of segmentations.
     hold_out
         How many of the last visits are predicted instead of explained.
 
@@ -96,27 +95,9 @@ def fit_visits(
     days = sorted({0.0, *(term.day for term in seen)})
     gradient = GrowthGradient(simulation, plan, days, sensitivity, local, STEP_ERROR)
     problem = Problem(gradient, tuple(seen), priors, fixed)
-    starts = None
-    if how.starts > 1:
-        starts = multistart(
-            problem.objective,
-            priors,
-            how.starts,
-            how.seed,
-            information=problem.information,
-            tolerance=how.tolerance,
-            most_evaluations=how.most_evaluations,
-        )
-        estimate = starts.best
-    else:
-        estimate = gauss_newton(
-            problem.objective,
-            problem.information,
-            priors,
-            tolerance=how.tolerance,
-            most_evaluations=how.most_evaluations,
-        )
-    posterior = Laplace.from_information(priors, estimate.coordinates, problem.information(estimate.coordinates))
+    estimate, starts = search(problem, how, how.tolerance)
+    posterior = around(problem, estimate)
+    samples = sampled(problem, posterior, how)
     values = problem.values(estimate.coordinates)
     whole = GrowthGradient(simulation, plan, sorted({0.0, *(t.day for t in terms)}), sensitivity, local, STEP_ERROR)
     nodal = Problem(whole, tuple(terms), priors, fixed).densities(estimate.coordinates)
@@ -144,7 +125,12 @@ def fit_visits(
         visits=visits,
         predicted=predicted,
         thresholds=thresholds,
-        notes=(*notes, *bound_notes([estimate]), *(note for visit in visits for note in missed(visit))),
+        notes=(
+            *notes,
+            *bound_notes([estimate]),
+            *(note for visit in visits for note in missed(visit)),
+            *sampled_notes(samples),
+        ),
         forward_solves=forward_solves(problem.effort) + 1,
         seconds=time.perf_counter() - start,
         starts=starts,
