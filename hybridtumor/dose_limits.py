@@ -27,7 +27,7 @@ Quantity = Literal["physical", "eqd2"]
 SLACK = 1e-4
 """How far inside its limit the integral is aimed at, so that round-off does not pass it."""
 
-STEEP_SLACK = 2e-3
+STEEP_SLACK = 4e-3
 """The same of the steepness."""
 
 KEPT = 1e-6

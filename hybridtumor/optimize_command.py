@@ -102,8 +102,11 @@ def _print(figures: dict[str, Any], out: Path) -> None:
         f" ({figures['draws']['source']})"
     )
     around = figures["perturbations"]
-    print(  # noqa: T201
-        f"{around['tried']} perturbations change the burden by {around['best_relative_change']:+.3%} at best;"
-        f" {figures['search']['reason']}"
-    )
+    if around["tried"]:
+        print(  # noqa: T201
+            f"the best of {around['tried']} random changes changes the burden by"
+            f" {around['best_relative_change']:+.3%}: the optimum is"
+            f" {'confirmed' if around['optimum_confirmed'] else 'not confirmed'}"
+        )
+    print(figures["search"]["reason"])  # noqa: T201
     print(f"{out / 'optimization.json'}\n{RESEARCH_ONLY}")  # noqa: T201

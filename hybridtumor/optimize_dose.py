@@ -259,7 +259,7 @@ def _figures(
             "best_relative_change": float(f"{around.best:.4g}"),
             "worst_relative_change": float(f"{around.worst:.4g}"),
             "rms_Gy": round(around.rms, 3),
-            "optimum_confirmed": around.best >= 0,
+            "optimum_confirmed": around.tried > 0 and around.best >= 0,
         },
         "search": {
             "iterations": found.iterations,
