@@ -105,7 +105,7 @@ class LimitedDose:
         return float(values[self.brain].sum()) * self.control.grid.voxel_volume / 1000
 
     def constraints(
-        self, nodes: Array, radius: float, voxels: NDArray[np.intp], rows: sparse.csr_array, reserve: float
+        self, nodes: Array, radius: float, voxels: NDArray[np.intp], rows: sparse.csr_array, at: Array
     ) -> Constraints:
         """Return what a step from c, (n,), has to meet within a trust radius, Gy.
 
@@ -113,11 +113,11 @@ class LimitedDose:
         ----------
         voxels, rows
             Where the gradient is looked at, (m, 3) in the box, and `DoseControl.gradient_rows` there.
-        reserve
-            Gy·ml that the linear view of the integral has missed.
+        at
+            c, (n,), at which the integral of EQD2 is taken as linear.
         """
         control, box = self.control, self.control.box
-        now = control.dose[box] + control.change(nodes)
+        now = control.dose[box] + control.change(at)
         target = self.target[box]
         low = np.where(target, np.minimum(self.limits.minimum, self.limits.maximum), 0.0) - control.dose[box]
         high = np.broadcast_to(self.limits.maximum, target.shape) - control.dose[box]
@@ -134,7 +134,7 @@ class LimitedDose:
         dose = control.dose.copy()
         uniform = self.spent(dose)
         dose[box] = now
-        budget = uniform * (1 - SLACK) - self.spent(dose) - reserve + float(weight @ nodes)
+        budget = uniform * (1 - SLACK) - self.spent(dose) + float(weight @ at)
         near_low, near_high = np.clip(nodes - radius, lower, upper), np.clip(nodes + radius, lower, upper)
         steepest = self.limits.steepest * (1 - STEEP_SLACK)
         return Constraints(near_low, near_high, weight, budget, rows, self._gradient(voxels), steepest)

@@ -28,8 +28,8 @@ FIRST_RADIUS, LARGEST_RADIUS, SMALLEST_RADIUS = 12.0, 40.0, 0.05
 ENOUGH = 1e-4
 """Share of the burden below which a promised decrease is not worth a step."""
 
-TRIES = 10
-"""Programmes for one step, each told of the voxels in which the one before was too steep."""
+TRIES = 15
+"""Programmes for one step, each told where the one before was too steep, its integral linear about that one's dose."""
 
 MOST_NEW, STEEP_ALREADY = 4000, 0.6
 """Voxels of which the next programme is told, the steepest first; share of the limit from which the first one is."""
@@ -194,13 +194,13 @@ def perturbed(
 
 
 class _Steps:
-    """Steps that keep the limits in every voxel; remembers where doses were too steep, and what the integral missed."""
+    """Steps that keep the limits in every voxel; remembers where doses were too steep."""
 
     def __init__(self, limited: LimitedDose) -> None:
         self._limited = limited
         self._integral = limited.spent(limited.control.dose)
         places = [limited.control.samples, limited.steep_already(STEEP_ALREADY, MOST_NEW)]
-        self._voxels, self._reserve = np.unique(np.concatenate(places), axis=0), 0.0
+        self._voxels = np.unique(np.concatenate(places), axis=0)
         self._rows = limited.control.gradient_rows(self._voxels)
         self._before: Program | None = None
 
@@ -228,16 +228,16 @@ class _Steps:
 
     def _kept(self, hessian: sparse.csr_array, slope: Array, nodes: Array, radius: float) -> Array:
         """Return the minimum of ½ cᵀH c + slopeᵀc that keeps the limits in every voxel."""
-        limits = self._limited.limits
+        limits, at = self._limited.limits, nodes
         for _ in range(TRIES):
-            constraints = self._limited.constraints(nodes, radius, self._voxels, self._rows, self._reserve)
+            constraints = self._limited.constraints(nodes, radius, self._voxels, self._rows, at)
             self._before = minimise(hessian, slope, constraints, nodes, before=self._before)
             plan = self._plan(self._before.x)
             found = self._limited.attained(plan)
             if self._limited.kept(found, self._integral):
                 return self._before.x
             self._look_at(self._limited.too_steep(plan)[:MOST_NEW])
-            self._reserve += max(found["integral_Gy_ml"] - self._integral, 0.0) * 1.05
+            at = self._before.x
         raise InputError(
             "limits: expected a dose that keeps all of them, found none:"
             f" steepest {found['steepest_Gy_per_mm']:.3g} of {limits.steepest:.3g} Gy/mm, integral"
