@@ -30,6 +30,9 @@ def calibrate(
     sample: Annotated[
         int, Parameter(help="Draw from the posterior too, by so many steps of 16 walkers; hundreds, with coarse cells.")
     ] = 0,
+    adc_min: Annotated[
+        float | None, Parameter(help="ADC at carrying capacity, mm²/s; default: that of the densest tumour.")
+    ] = None,
     cell_size: Annotated[str, Parameter(help="Edge length of the mesh's cells at the tumour, with its unit.")] = "3 mm",
 ) -> None:  # fmt: skip
     """Find a patient's own growth and response from their scans, with intervals; simulate and compare take it."""
@@ -48,7 +51,7 @@ def calibrate(
             scenario = single_plan_scenario(patient, plan, last, last, baseline_date=baseline_date)
             given = next(p for name, p in scenario.plans(prepared).items() if name != "untreated")
         tell("fit", 0.0)
-        options = FitOptions(cell_size, starts, seed, sample_steps=sample)
+        options = FitOptions(cell_size, starts, seed, sample_steps=sample, adc_minimum=adc_min)
         fit = run_calibration(prepared, given, options=options, unknowns=unknown, hold_out=hold_out)
         tell("fit", 1.0)
         report = save_fit(fit, prepared, out)

@@ -135,6 +135,31 @@ def test_one_scan(patient: Patient, figure: Figure) -> None:
     assert any("age" in sentence and "priors" in sentence for sentence in fit.sentences)
 
 
+def test_adc_maps_are_explained_too(patient: Patient, tmp_path: Path) -> None:
+    """ADC falls with the cells; noise of 0.05 in cellularity, and one visit has no segmentation of its own."""
+    assert patient.density is not None
+    assert patient.tissue is not None
+    truth = GrowthSimulation.prepare(patient.tissue, patient.density, TRUTH, 40, cell_size="3 mm").run(days=(0, 20, 40))
+    rng = np.random.default_rng(0)
+
+    def adc(day: float) -> Scan:
+        cells = truth.visible(day) + rng.normal(0, 0.05, GRID.shape)
+        return Scan((3.0e-3 - 2.2e-3 * cells).astype(np.float32), GRID)
+
+    visits = (
+        patient.visits[0],
+        Visit(20.0, {"ADC": adc(20)}, drawn(truth.visible(20))),
+        Visit(40.0, {"ADC": adc(40)}),
+    )
+    fit = calibrate(replace(patient, visits=visits), options=FitOptions(cell_size="3 mm", adc_minimum=0.8e-3))
+    assert [(v.day, v.kind) for v in fit.visits] == [(20.0, "segmentation"), (20.0, "ADC"), (40.0, "ADC")]
+    interval = fit.posterior.intervals(0.99)["proliferation"]
+    assert interval.low < TRUTH.proliferation < interval.high
+    assert "ADC" in save_fit(fit, patient, tmp_path / "out").read_text()
+    guessed = calibrate(replace(patient, visits=visits), options=COARSE)
+    assert any("densest tumour" in sentence for sentence in guessed.sentences)
+
+
 def test_draws_of_the_posterior_are_told_beside_the_normal_one(patient: Patient) -> None:
     few = replace(patient, visits=patient.visits[:3])
     how = FitOptions(cell_size="6 mm", sample_steps=12)

@@ -35,6 +35,8 @@ class FitOptions:
         Of the objective in a descent.
     sample_steps
         Steps of an ensemble of walkers that draws from the posterior, for up to six unknowns; 0: none.
+    adc_minimum
+        ADC at carrying capacity, mm²/s; None: that of the densest tumour of all visits.
     """
 
     cell_size: str = "3 mm"
@@ -43,6 +45,7 @@ class FitOptions:
     tolerance: float = 0.1
     most_evaluations: int = 60
     sample_steps: int = 0
+    adc_minimum: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

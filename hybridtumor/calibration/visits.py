@@ -29,6 +29,14 @@ from hybridtumor.therapy import UNTREATED, TherapyPlan
 ADC = "ADC"
 """Name of the scan that tells cellularity."""
 
+DENSEST = 1.0
+"""Percentile of ADC inside the tumour, all visits together, that stands for ADC_min."""
+
+DENSEST_NOTE = (
+    "ADC at carrying capacity was taken from the densest tumour of all visits: where none is that dense, densities and"
+    " growth come out too high. State it if you know it."
+)
+
 STEP_ERROR = 1e-3
 """Relative error of a time step."""
 
@@ -79,7 +87,7 @@ def fit_visits(
             f"patient {patient.id}: expected visits after day 0 with segmentation or ADC to explain, got {len(told)},"
             f" of which {hold_out} are held out. Add visits, or hold out fewer."
         )
-    terms = terms_of(patient, told)
+    terms = terms_of(patient, told, how.adc_minimum)
     seen = [term for term in terms if term.day <= told[len(told) - hold_out - 1].day]
     names = default_unknowns(plan, seen) if unknowns is None else tuple(unknowns)
     priors = centred(Priors.of(*names), law, sensitivity)
@@ -116,7 +124,9 @@ def fit_visits(
         )
         for term in terms
     )
-    notes = ("The density of day 0 is taken as known: what is uncertain of it is in no interval.",)
+    notes = ["The density of day 0 is taken as known: what is uncertain of it is in no interval."]
+    if how.adc_minimum is None and any(isinstance(term, Cellularity) for term in terms):
+        notes.append(DENSEST_NOTE)
     return Fit(
         patient=patient.id,
         estimate=estimate,
@@ -137,11 +147,14 @@ def fit_visits(
     )
 
 
-def terms_of(patient: Patient, visits: Iterable[Visit]) -> list[Borders | Cellularity]:
+def terms_of(
+    patient: Patient, visits: Iterable[Visit], adc_minimum: float | None = None
+) -> list[Borders | Cellularity]:
     """Return what visits say, in order of time.
 
     Around the tumour of any visit there is a margin in which a voxel counts on every visit, so that a tumour that went
-    away is seen as gone. ADC counts where the visit's own or the latest segmentation before it shows tumour.
+    away is seen as gone. ADC counts where the visit's own or the latest segmentation before it shows tumour; its least
+    value, that of the densest tumour, is one for all visits, or they could not be compared.
     """
     tissue, baseline = patient.tissue, patient.baseline.labels
     if tissue is None:
@@ -150,16 +163,22 @@ def terms_of(patient: Patient, visits: Iterable[Visit]) -> list[Borders | Cellul
     drawn = [visit.labels.mask() for visit in visits if visit.labels is not None]
     drawn += [] if baseline is None else [baseline.mask()]
     ever: NDArray[np.bool_] = np.any(drawn, axis=0) if drawn else tissue.parenchyma
-    terms: list[Borders | Cellularity] = []
     latest = baseline.mask() if baseline is not None else ever
+    terms: list[Borders | Cellularity] = []
+    maps: list[tuple[Visit, NDArray[np.bool_]]] = []
     for visit in visits:
         if visit.labels is not None:
             latest = visit.labels.mask()
             core = bool(visit.labels.mask("necrosis", "enhancing").any())
             terms.append(Borders.from_labels(visit.labels, tissue.parenchyma, visit.day, core=core, around=ever))
         if ADC in visit.scans:
-            terms.append(Cellularity.from_adc(visit.scans[ADC], latest & tissue.parenchyma, visit.day))
-    return terms
+            maps.append((visit, latest & tissue.parenchyma))
+    if maps:
+        least = adc_minimum
+        if least is None:
+            least = float(np.percentile(np.concatenate([v.scans[ADC].values[region] for v, region in maps]), DENSEST))
+        terms += [Cellularity.from_adc(v.scans[ADC], region, v.day, minimum=least) for v, region in maps]
+    return sorted(terms, key=lambda term: term.day)
 
 
 def default_unknowns(plan: TherapyPlan, terms: Sequence[DataTerm]) -> tuple[str, ...]:
