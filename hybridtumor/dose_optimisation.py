@@ -74,7 +74,7 @@ class Perturbations:
     Parameters
     ----------
     tried
-        How many.
+        How many there were; changes that could not be brought within the limits are not counted.
     best, worst
         Smallest and largest relative change of J; negative: a perturbation is better.
     rms
@@ -183,14 +183,17 @@ def perturbed(
     generator, steps, changes, rms = np.random.default_rng(seed), _Steps(limited), [], []
     for number in range(count):
         step = size * generator.standard_normal(found.nodes.size) * (1.0 if number % 2 == 0 else 0.2)
-        other = steps.nearest(found.nodes + step)
+        progress((number + 1) / count)
+        try:
+            other = steps.nearest(found.nodes + step)
+        except InputError:  # no dose within the limits was found there: nothing is learnt, and the optimum stays
+            continue
         burdens = objective.burdens(limited.control.plan(limited.plan, other))
         changes.append(float(burdens.mean()) / found.optimised.mean - 1)
         rms.append(float(np.sqrt(np.mean((other - found.nodes) ** 2))))
-        progress((number + 1) / count)
     if not changes:
         return Perturbations(0, 0.0, 0.0, 0.0)
-    return Perturbations(count, min(changes), max(changes), float(np.mean(rms)))
+    return Perturbations(len(changes), min(changes), max(changes), float(np.mean(rms)))
 
 
 class _Steps:

@@ -95,6 +95,18 @@ def test_neighbours_are_worse(
     figure("rms of the changes", around.rms, "Gy", at_least=0.1)
 
 
+def test_a_change_that_cannot_be_made_feasible_costs_nothing(
+    objective: ExpectedBurden, found: tuple[LimitedDose, OptimisedDose], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hybridtumor import dose_optimisation
+
+    def refuse(*_: object) -> None:
+        raise InputError("limits: expected a dose that keeps all of them, found none.")
+
+    monkeypatch.setattr(dose_optimisation._Steps, "nearest", refuse)
+    assert perturbed(objective, *found, count=2).tried == 0
+
+
 def test_dose_leaves_where_no_tumour_is(simulation: GrowthSimulation, found: tuple[LimitedDose, OptimisedDose]) -> None:
     dose, best = found
     change = best.plan.total_dose(simulation.grid) - dose.plan.total_dose(simulation.grid)
